@@ -1,0 +1,25 @@
+//! midge: a subject pub/sub server that speaks the NATS wire protocol, and the router inside it.
+//!
+//! The rooms, from the ground up; a module imports only from floors below its own:
+//!
+//! | floor | rooms | job |
+//! |---|---|---|
+//! | 6 | `main.rs`, `cli` | the process: flags, client tools, exit codes |
+//! | 5 | `server` | event loops and sockets |
+//! | 4 | `session` | what the protocol says, without I/O and without a clock |
+//! | 3 | `auth` | who may connect |
+//! | 2 | [`router`] | subject → targets: trie, queue groups, match cache |
+//! | 1 | `wire`, [`subject`], `config` | bytes ⇄ values; subjects; options and flags |
+//! | 0 | `limits`, `id`, `clock`, `buffer`, `log`, `crypto` | the nouns that every room shares |
+//!
+//! What is promised is the wire and the names re-exported here; the rest is public for benches and
+//! tests only, and hidden from these pages.
+
+#[doc(hidden)]
+pub mod config;
+#[doc(hidden)]
+pub mod id;
+#[doc(hidden)]
+pub mod limits;
+pub mod router;
+pub mod subject;

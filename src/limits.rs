@@ -1,0 +1,36 @@
+//! Every bound of midge in one place: name, unit, reason, who enforces it.
+//!
+//! A bound that an operator can change has its default here and its name in the option table of
+//! `config`. What is not configurable says why the number is what it is.
+
+// ---- Defaults of configurable bounds; source: core-protocol section "Default limits" ----
+
+/// TCP port for clients.
+pub const PORT: u16 = 4222;
+/// Bytes of arguments on one control line (after the verb and its blanks, without CR LF).
+pub const CONTROL_LINE_BYTES_MAX: usize = 4096;
+/// Bytes of header block and payload together in one message.
+pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes queued for one connection before it is closed as a slow consumer.
+pub const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Client connections at a time.
+pub const CONNECTIONS_MAX: usize = 65_536;
+/// Milliseconds between the server's PINGs to an inactive client.
+pub const PING_INTERVAL_MS: u64 = 120_000;
+/// Unanswered PINGs before a client is stale.
+pub const PINGS_OUTSTANDING_MAX: u32 = 2;
+/// Milliseconds from accept until credentials must have arrived.
+pub const AUTH_TIMEOUT_MS: u64 = 2_000;
+/// Milliseconds a flush may make no progress before the peer counts as a slow consumer.
+pub const WRITE_DEADLINE_MS: u64 = 10_000;
+/// Milliseconds over which a lame duck closes its clients.
+pub const LAME_DUCK_DURATION_MS: u64 = 120_000;
+/// Milliseconds a lame duck waits before it closes the first client.
+pub const LAME_DUCK_GRACE_MS: u64 = 10_000;
+
+// ---- Fixed bounds ----
+
+/// Milliseconds after CONNECT until the first PING, which measures the round trip.
+pub const FIRST_PING_MS: u64 = 2_000;
+/// Age in milliseconds at which a measured round trip is taken again, even from an active client.
+pub const RTT_AGE_MS_MAX: u64 = 3_600_000;

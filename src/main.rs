@@ -1,0 +1,3 @@
+//! The midge process.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Maps a published subject to the targets that want it.
