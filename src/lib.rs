@@ -18,8 +18,12 @@
 #[doc(hidden)]
 pub mod config;
 #[doc(hidden)]
+pub mod error;
+#[doc(hidden)]
 pub mod id;
 #[doc(hidden)]
 pub mod limits;
 pub mod router;
 pub mod subject;
+#[doc(hidden)]
+pub mod wire;
