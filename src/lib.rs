@@ -16,7 +16,13 @@
 //! tests only, and hidden from these pages.
 
 #[doc(hidden)]
+pub mod auth;
+#[doc(hidden)]
+pub mod clock;
+#[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
+pub mod crypto;
 #[doc(hidden)]
 pub mod id;
 #[doc(hidden)]
