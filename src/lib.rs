@@ -16,7 +16,15 @@
 //! tests only, and hidden from these pages.
 
 #[doc(hidden)]
+pub mod auth;
+#[doc(hidden)]
+pub mod buffer;
+#[doc(hidden)]
+pub mod clock;
+#[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
+pub mod crypto;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
@@ -24,6 +32,10 @@ pub mod id;
 #[doc(hidden)]
 pub mod limits;
 pub mod router;
+#[doc(hidden)]
+pub mod session;
+#[doc(hidden)]
+pub mod slots;
 pub mod subject;
 #[doc(hidden)]
 pub mod wire;

@@ -33,6 +33,8 @@ pub struct Connect {
     pub password: String,
     /// Shared secret.
     pub auth_token: String,
+    /// Whether it names an account to register, which servers stopped doing long ago.
+    pub names_account: bool,
 }
 
 impl Default for Connect {
@@ -50,6 +52,7 @@ impl Default for Connect {
             user: String::new(),
             password: String::new(),
             auth_token: String::new(),
+            names_account: false,
         }
     }
 }
@@ -91,6 +94,9 @@ impl<'de> Visitor<'de> for ConnectVisitor {
                 "user" => set(&mut connect.user, &mut map)?,
                 "pass" => set(&mut connect.password, &mut map)?,
                 "auth_token" => set(&mut connect.auth_token, &mut map)?,
+                "account" | "new_account" => {
+                    connect.names_account |= map.next_value::<Option<IgnoredAny>>()?.is_some();
+                }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -84,7 +84,21 @@ impl Head {
         self.args.line_bytes + self.body_bytes + 2
     }
 
+    /// Refuses a frame that is not complete if its end is wrong already.
+    ///
+    /// # Errors
+    /// The byte behind the body is there and no CR.
+    pub fn check_partial(&self, frame: &[u8]) -> Result<(), Fatal> {
+        match frame.get(self.args.line_bytes + self.body_bytes) {
+            Some(&byte) if byte != b'\r' => Err(err_text::UNKNOWN_OPERATION),
+            _ => Ok(()),
+        }
+    }
+
     /// The message, once `frame` has all its bytes.
+    ///
+    /// # Errors
+    /// The body is not followed by CR LF.
     #[inline(always)]
     pub fn finish<'a>(&self, frame: &'a [u8]) -> Result<Publish<'a>, Fatal> {
         let body_end = self.args.line_bytes + self.body_bytes;
@@ -168,6 +182,7 @@ pub fn next<'a>(frame: &'a [u8], limits: &ParseLimits) -> Result<Next<'a>, Fatal
 #[inline(always)]
 fn publish(frame: &[u8], head: Head) -> Result<Next<'_>, Fatal> {
     if frame.len() < head.frame_bytes() {
+        head.check_partial(frame)?;
         return Ok(Next::Partial(Partial::Body(head)));
     }
     Ok(Next::Op(
@@ -461,6 +476,7 @@ mod tests {
             (b"PUB a 1234567890\r\n", err_text::BAD_ARGUMENTS),
             (b"PUB a 101\r\n", err_text::PAYLOAD),
             (b"PUB a 2\r\nhixx", err_text::UNKNOWN_OPERATION),
+            (b"PUB a 2\r\nhix", err_text::UNKNOWN_OPERATION),
             (b"HPUB a 13 12\r\n", err_text::HEADER),
             (b"HPUB a 12\r\n", err_text::HEADER),
         ] {
