@@ -34,3 +34,12 @@ pub const LAME_DUCK_GRACE_MS: u64 = 10_000;
 pub const FIRST_PING_MS: u64 = 2_000;
 /// Age in milliseconds at which a measured round trip is taken again, even from an active client.
 pub const RTT_AGE_MS_MAX: u64 = 3_600_000;
+/// Bytes queued for a consumer at which those who publish to it are asked to wait: enough for the
+/// largest socket buffers in common use to stay full, little enough that a thousand busy consumers
+/// cost no more than a gigabyte. Halved `max_pending` when that is less.
+pub const HIGH_WATER_BYTES: usize = 1024 * 1024;
+/// Milliseconds a producer waits for a consumer at most, before it is read again.
+/// Source: core-protocol section 6, "Stall gate".
+pub const STALL_MS_MAX: u64 = 10;
+/// Milliseconds without any progress after which nobody waits for a consumer.
+pub const STUCK_MS_MIN: u64 = 100;
