@@ -27,5 +27,7 @@ pub mod crypto;
 pub mod id;
 #[doc(hidden)]
 pub mod limits;
+#[doc(hidden)]
+pub mod log;
 pub mod router;
 pub mod subject;

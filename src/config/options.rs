@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::limits;
+pub use crate::log::{LogFormat, LogOptions};
 
 /// Credentials a client must show, if any.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -31,33 +32,6 @@ impl std::fmt::Debug for Credentials {
             Credentials::User { .. } => "User([REDACTED])",
         })
     }
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LogFormat {
-    /// `[pid] date time [LVL] text`, as nats-server writes it.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// What goes into the log, and where it goes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LogOptions {
-    /// File to append to; standard error when absent.
-    pub file: Option<PathBuf>,
-    /// Line format.
-    pub format: LogFormat,
-    /// Whether lines of level DBG are written.
-    pub debug: bool,
-    /// Whether protocol lines (level TRC) are written.
-    pub trace: bool,
-    /// Whether lines carry date and time.
-    pub time: bool,
-    /// Whether date and time are UTC instead of local time.
-    pub time_utc: bool,
 }
 
 /// Everything a server needs to know before it starts.
@@ -116,14 +90,7 @@ impl Default for Options {
             workers: None,
             pid_file: None,
             ports_file_dir: None,
-            log: LogOptions {
-                file: None,
-                format: LogFormat::Text,
-                debug: false,
-                trace: false,
-                time: true,
-                time_utc: false,
-            },
+            log: LogOptions::default(),
             credentials: Credentials::Open,
             auth_timeout_ms: limits::AUTH_TIMEOUT_MS,
             connections_max: limits::CONNECTIONS_MAX,
