@@ -78,6 +78,10 @@ pub struct Options {
     pub lame_duck_duration_ms: u64,
     /// Milliseconds before a lame duck closes the first of them.
     pub lame_duck_grace_ms: u64,
+    /// Bytes of one message that a trace line shows; `None` is all of them.
+    pub traced_message_bytes_max: Option<usize>,
+    /// What was accepted although it is odd; the server logs each at start.
+    pub warnings: Vec<String>,
 }
 
 impl Default for Options {
@@ -103,6 +107,8 @@ impl Default for Options {
             write_deadline_ms: limits::WRITE_DEADLINE_MS,
             lame_duck_duration_ms: limits::LAME_DUCK_DURATION_MS,
             lame_duck_grace_ms: limits::LAME_DUCK_GRACE_MS,
+            traced_message_bytes_max: None,
+            warnings: Vec::new(),
         }
     }
 }
