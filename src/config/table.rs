@@ -3,7 +3,7 @@
 //! A row is all there is to an option; parser, single-value checks, defaults and help page read it.
 //! What a row consists of is in `kind`, checks across options are in `check`.
 
-use super::kind::{Draft, Kind, Row};
+use super::kind::{Kind, Row};
 use super::options::{LogFormat, Options};
 use super::values::{format_duration_ms, format_size};
 use crate::limits;
@@ -276,7 +276,7 @@ static LOGGING: &[Row] = &[
     Row {
         names: &["DV", "DVV"],
         value: "",
-        help: "Both",
+        help: "Both of these",
         default: no_default,
         kind: Kind::Switch(|draft, on| {
             draft.options.log.debug = on;
@@ -352,7 +352,7 @@ static TIMES: &[Row] = &[
     Row {
         names: &["ping_interval"],
         value: "time",
-        help: "Between PINGs to a silent client",
+        help: "Time between PINGs to a silent client",
         default: |options| format_duration_ms(options.ping_interval_ms),
         kind: Kind::Duration(0, |draft, ms| {
             draft.options.ping_interval_ms = or_default(ms, limits::PING_INTERVAL_MS);
@@ -371,7 +371,7 @@ static TIMES: &[Row] = &[
     Row {
         names: &["write_deadline"],
         value: "time",
-        help: "A client may take nothing before it is closed",
+        help: "How long a client may take nothing before it is closed",
         default: |options| format_duration_ms(options.write_deadline_ms),
         kind: Kind::Duration(0, |draft, ms| {
             draft.options.write_deadline_ms = or_default(ms, limits::WRITE_DEADLINE_MS);
@@ -380,7 +380,7 @@ static TIMES: &[Row] = &[
     Row {
         names: &["auth_timeout"],
         value: "time",
-        help: "From connecting to logging in",
+        help: "How long a new client may take to log in",
         default: |options| format_duration_ms(options.auth_timeout_ms),
         kind: Kind::Duration(0, |draft, ms| {
             draft.options.auth_timeout_ms = or_default(ms, limits::AUTH_TIMEOUT_MS);
@@ -389,7 +389,7 @@ static TIMES: &[Row] = &[
     Row {
         names: &["lame_duck_duration"],
         value: "time",
-        help: "A lame duck takes to close its clients",
+        help: "How long a lame duck takes to close its clients",
         default: |options| format_duration_ms(options.lame_duck_duration_ms),
         kind: Kind::Duration(LAME_DUCK_DURATION_MS_MIN, |draft, ms| {
             draft.options.lame_duck_duration_ms = ms;
@@ -398,7 +398,7 @@ static TIMES: &[Row] = &[
     Row {
         names: &["lame_duck_grace_period"],
         value: "time",
-        help: "A lame duck waits before it closes the first one",
+        help: "How long it waits before it closes the first one",
         default: |options| format_duration_ms(options.lame_duck_grace_ms),
         kind: Kind::Duration(0, |draft, ms| {
             draft.options.lame_duck_grace_ms = or_default(ms, limits::LAME_DUCK_GRACE_MS);
@@ -447,6 +447,7 @@ mod tests {
     use std::ffi::OsStr;
 
     use super::*;
+    use crate::config::kind::Draft;
 
     #[test]
     fn names_are_unique() {

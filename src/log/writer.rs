@@ -205,10 +205,9 @@ fn run(shared: &Shared) {
         if reopen {
             writer.reopen();
         }
-        writer.write_batch(&batch);
+        writer.write_batch(batch, |bytes| shared.state().bytes -= bytes);
 
         state = shared.state();
-        state.bytes -= batch.iter().map(Entry::bytes).sum::<usize>();
         state.is_writing = false;
         shared.idle.notify_all();
     }
@@ -305,18 +304,23 @@ impl Writer {
         }
     }
 
-    fn write_batch(&mut self, batch: &[Entry]) {
+    /// Writes `batch`; `release` gets the bytes of its entries as soon as they are written.
+    fn write_batch(&mut self, batch: Vec<Entry>, mut release: impl FnMut(usize)) {
         let mut chunk = String::new();
+        let mut bytes = 0;
         for entry in batch {
             self.style
                 .write_line(&mut chunk, entry.at, entry.level, &entry.text);
+            bytes += entry.bytes();
             if chunk.len() >= CHUNK_BYTES {
                 self.write_chunk(&chunk);
                 chunk.clear();
+                release(std::mem::take(&mut bytes));
             }
         }
         if !chunk.is_empty() {
             self.write_chunk(&chunk);
+            release(bytes);
         }
     }
 
@@ -372,11 +376,10 @@ impl Writer {
                 ),
             ),
         };
-        self.write_batch(&[Entry {
-            at: SystemTime::now(),
-            level,
-            text,
-        }]);
+        let mut line = String::new();
+        self.style
+            .write_line(&mut line, SystemTime::now(), level, &text);
+        self.write_chunk(&line);
     }
 }
 

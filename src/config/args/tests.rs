@@ -365,6 +365,26 @@ fn bytes_that_are_not_text() {
     }
 }
 
+proptest::proptest! {
+    /// Whatever the words are, the answer is a value, and a refusal is one line.
+    #[test]
+    fn any_words_get_an_answer(
+        names in proptest::collection::vec("-{0,3}[a-zA-Z_]{0,3}|-[aplD]|--max_pay(load)?|serve", 0..4),
+        values in proptest::collection::vec("(=?[-+.0-9a-zµ]{0,6})|\\PC{0,4}|[\\x00-\\x20]", 4),
+    ) {
+        let mut args = Vec::new();
+        for (name, value) in names.iter().zip(&values) {
+            match value.starts_with('=') {
+                true => args.push(OsString::from(format!("{name}{value}"))),
+                false => args.extend([OsString::from(name), OsString::from(value)]),
+            }
+        }
+        if let Err(error) = parse("midge", &args) {
+            assert!(!error.to_string().contains(char::is_control), "{args:?} {error}");
+        }
+    }
+}
+
 #[test]
 fn edit_distances() {
     for (from, to, expected) in [
