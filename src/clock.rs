@@ -149,7 +149,8 @@ fn clamp_seconds(duration: Duration) -> i64 {
 /// Seconds that local time is ahead of UTC at the Unix time `seconds`; 0 where it is not known.
 ///
 /// The standard library has no time zones, and this one number is all that the log needs of them.
-#[allow(unsafe_code)]
+// The offset is a `long`, which is narrower than `i64` on 32-bit targets only.
+#[allow(unsafe_code, clippy::useless_conversion)]
 fn local_offset(seconds: i64) -> i64 {
     // Where `time_t` has 32 bits a date past 2038 wraps: the zone of another year, nothing worse.
     let seconds = seconds as libc::time_t;

@@ -31,7 +31,10 @@ pub mod error;
 pub mod id;
 #[doc(hidden)]
 pub mod limits;
+#[doc(hidden)]
+pub mod log;
 pub mod router;
+pub mod server;
 #[doc(hidden)]
 pub mod session;
 #[doc(hidden)]

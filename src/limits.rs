@@ -43,3 +43,11 @@ pub const HIGH_WATER_BYTES: usize = 1024 * 1024;
 pub const STALL_MS_MAX: u64 = 10;
 /// Milliseconds without any progress after which nobody waits for a consumer.
 pub const STUCK_MS_MIN: u64 = 100;
+/// Bytes of log lines that may wait for the log's reader; later lines are dropped and counted. Four
+/// times the capacity of a pipe: enough for the burst of a start or of a mass disconnect.
+pub const LOG_QUEUE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one log line before escaping; the rest is cut off. A traced message of the largest size
+/// must not fill the whole queue.
+pub const LOG_LINE_BYTES_MAX: usize = 32 * 1024;
+/// Milliseconds that a fatal log line may wait for the log's reader before the process goes on.
+pub const LOG_FATAL_FLUSH_MS: u64 = 1_000;
