@@ -14,7 +14,7 @@ use super::router::{Router, Stamp};
 
 const WAYS: usize = 4;
 /// Entries at most.
-const ENTRIES_MAX: usize = 8192;
+const ENTRIES_MAX: usize = 16_384;
 /// Bytes at most, in all entries together.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of the largest match that is kept; a larger one is computed every time.
@@ -132,11 +132,7 @@ impl MatchCache {
     ) -> &Matches {
         self.misses += 1;
         if self.router_id != router.id() {
-            *self = MatchCache {
-                hits: self.hits,
-                misses: self.misses,
-                ..MatchCache::new()
-            };
+            *self = MatchCache { hits: self.hits, misses: self.misses, ..MatchCache::new() };
             self.router_id = router.id();
         }
         let stamp = router.matches_stamped(subject, hash, &mut self.scratch);
@@ -175,7 +171,8 @@ impl MatchCache {
         if bytes > ENTRY_BYTES_MAX {
             return None;
         }
-        if 4 * self.entries >= 3 * WAYS * self.sets.len() {
+        // At half full few sets have more than four candidates.
+        if self.entries >= WAYS / 2 * self.sets.len() {
             self.grow();
         }
         let set_index = hash as usize & (self.sets.len() - 1);
@@ -187,14 +184,8 @@ impl MatchCache {
         let set = &mut self.sets[set_index];
         set.tags[way] = tag_of(hash);
         let bytes_kept = bytes as u32;
-        set.ways[way] = Some(Box::new(Entry {
-            hash,
-            stamp,
-            subject,
-            matches,
-            bytes: bytes_kept,
-            is_used: false,
-        }));
+        set.ways[way] =
+            Some(Box::new(Entry { hash, stamp, subject, matches, bytes: bytes_kept, is_used: false }));
         self.entries += 1;
         self.bytes += bytes;
         Some((set_index, way))
@@ -243,10 +234,7 @@ impl Set {
         if let Some(free) = self.ways.iter().position(Option::is_none) {
             return Some(free);
         }
-        let idle = self
-            .ways
-            .iter()
-            .position(|way| way.as_ref().is_some_and(|e| !e.is_used));
+        let idle = self.ways.iter().position(|way| way.as_ref().is_some_and(|e| !e.is_used));
         if idle.is_none() {
             for entry in self.ways.iter_mut().flatten() {
                 entry.is_used = false;

@@ -60,13 +60,11 @@ impl Target {
         self.0 as u32
     }
 
-    /// The eight bytes, to be carried elsewhere.
-    pub const fn to_bits(self) -> u64 {
+    pub(super) const fn bits(self) -> u64 {
         self.0
     }
 
-    /// The target with these eight bytes.
-    pub const fn from_bits(bits: u64) -> Target {
+    pub(super) const fn from_bits(bits: u64) -> Target {
         Target(bits)
     }
 }

@@ -39,10 +39,7 @@ struct Known {
 fn flat(matches: &Matches) -> Vec<(Option<Vec<u8>>, u32)> {
     let plain = matches.plain.iter().map(|target| (None, target.key()));
     let queued = matches.groups.iter().flat_map(|group| {
-        group
-            .members
-            .iter()
-            .map(|target| (Some(group.name.to_vec()), target.key()))
+        group.members.iter().map(|target| (Some(group.name.to_vec()), target.key()))
     });
     let mut all: Vec<_> = plain.chain(queued).collect();
     all.sort();
@@ -125,12 +122,7 @@ fn memory_goes_back_when_all_unsubscribed() {
             2 => "plant.everything".to_owned(),
             _ => format!("plant.line{}.cell{}.temperature", key / 100, key / 2),
         };
-        places.push((
-            router
-                .subscribe(subject.as_bytes(), queue, target(key))
-                .unwrap(),
-            target(key),
-        ));
+        places.push((router.subscribe(subject.as_bytes(), queue, target(key)).unwrap(), target(key)));
     }
     let full = router.stats();
     assert_eq!(full.subscriptions, 100_000);
@@ -138,11 +130,7 @@ fn memory_goes_back_when_all_unsubscribed() {
     assert_eq!(router.unsubscribe_all(half.iter().copied()), 50_000);
     assert_eq!(router.unsubscribe_all(rest[1000..].iter().copied()), 49_000);
     let small = router.stats().index_bytes;
-    assert!(
-        small < full.index_bytes / 8,
-        "{small} of {} bytes",
-        full.index_bytes
-    );
+    assert!(small < full.index_bytes / 8, "{small} of {} bytes", full.index_bytes);
     assert_eq!(router.unsubscribe_all(rest[..1000].iter().copied()), 1000);
     assert!(router.read().is_pristine());
     assert_eq!(router.unsubscribe_all(places.iter().copied()), 0, "twice");
@@ -155,12 +143,7 @@ fn a_subject_with_many_subscribers_loses_exactly_those_who_leave() {
         let router = Router::new();
         let mut rng = Rng::new(5);
         let mut there: Vec<_> = (0..5000u32)
-            .map(|key| {
-                (
-                    router.subscribe(b"hot", queue, target(key)).unwrap(),
-                    target(key),
-                )
-            })
+            .map(|key| (router.subscribe(b"hot", queue, target(key)).unwrap(), target(key)))
             .collect();
         let mut matches = Matches::default();
         while !there.is_empty() {
@@ -185,12 +168,8 @@ fn many_queue_groups_on_a_subject_are_merged_by_name() {
     let router = Router::new();
     for key in 0..100u32 {
         let queue = format!("q{key}");
-        router
-            .subscribe(b"a.b", Some(queue.as_bytes()), target(key))
-            .unwrap();
-        router
-            .subscribe(b"a.*", Some(queue.as_bytes()), target(1000 + key))
-            .unwrap();
+        router.subscribe(b"a.b", Some(queue.as_bytes()), target(key)).unwrap();
+        router.subscribe(b"a.*", Some(queue.as_bytes()), target(1000 + key)).unwrap();
     }
     let mut matches = Matches::default();
     for _ in 0..2 {
@@ -212,18 +191,23 @@ fn reply_subjects_do_not_evict_useful_entries() {
     router.subscribe(b"_INBOX.x.*", None, target(1)).unwrap();
     let useful: Vec<String> = (0..500).map(|n| format!("orders.{n}")).collect();
     let mut cache = MatchCache::new();
-    for subject in &useful {
-        cached_keys(&mut cache, &router, subject.as_bytes());
+    let mut hits = |cache: &mut MatchCache| {
+        let before = cache.stats().hits;
+        for subject in &useful {
+            cache.lookup(&router, subject.as_bytes());
+        }
+        cache.stats().hits - before
+    };
+    for _ in 0..4 {
+        hits(&mut cache);
     }
+    let hits_before = hits(&mut cache);
+    assert!(hits_before >= 450, "{hits_before} of 500 in the cache");
     for n in 0..100_000 {
         cache.lookup(&router, format!("_INBOX.x.{n}").as_bytes());
     }
-    let before = cache.stats();
-    for subject in &useful {
-        cache.lookup(&router, subject.as_bytes());
-    }
-    let hits = cache.stats().hits - before.hits;
-    assert!(hits >= 490, "{hits} of 500 still there");
+    let hits_after = hits(&mut cache);
+    assert!(hits_after + 10 >= hits_before, "{hits_after} of {hits_before} still there");
 }
 
 #[test]
@@ -245,10 +229,7 @@ fn a_cache_stays_within_its_bounds() {
     for n in 0..300 {
         let subject = format!("wide.{n}");
         for _ in 0..2 {
-            assert_eq!(
-                cache.lookup(&router, subject.as_bytes()).plain.len(),
-                20_000
-            );
+            assert_eq!(cache.lookup(&router, subject.as_bytes()).plain.len(), 20_000);
         }
         assert!(cache.stats().bytes <= 16 * 1024 * 1024);
     }
@@ -261,5 +242,5 @@ fn a_cache_stays_within_its_bounds() {
         }
     }
     let entries = small.stats().entries;
-    assert!((4000..=8192).contains(&entries), "{entries}");
+    assert!((8000..=16_384).contains(&entries), "{entries}");
 }
