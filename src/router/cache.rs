@@ -132,7 +132,11 @@ impl MatchCache {
     ) -> &Matches {
         self.misses += 1;
         if self.router_id != router.id() {
-            *self = MatchCache { hits: self.hits, misses: self.misses, ..MatchCache::new() };
+            *self = MatchCache {
+                hits: self.hits,
+                misses: self.misses,
+                ..MatchCache::new()
+            };
             self.router_id = router.id();
         }
         let stamp = router.matches_stamped(subject, hash, &mut self.scratch);
@@ -184,8 +188,14 @@ impl MatchCache {
         let set = &mut self.sets[set_index];
         set.tags[way] = tag_of(hash);
         let bytes_kept = bytes as u32;
-        set.ways[way] =
-            Some(Box::new(Entry { hash, stamp, subject, matches, bytes: bytes_kept, is_used: false }));
+        set.ways[way] = Some(Box::new(Entry {
+            hash,
+            stamp,
+            subject,
+            matches,
+            bytes: bytes_kept,
+            is_used: false,
+        }));
         self.entries += 1;
         self.bytes += bytes;
         Some((set_index, way))
@@ -234,7 +244,10 @@ impl Set {
         if let Some(free) = self.ways.iter().position(Option::is_none) {
             return Some(free);
         }
-        let idle = self.ways.iter().position(|way| way.as_ref().is_some_and(|e| !e.is_used));
+        let idle = self
+            .ways
+            .iter()
+            .position(|way| way.as_ref().is_some_and(|e| !e.is_used));
         if idle.is_none() {
             for entry in self.ways.iter_mut().flatten() {
                 entry.is_used = false;

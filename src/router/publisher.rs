@@ -14,8 +14,9 @@ use super::target::{Owner, Target};
 /// Who takes messages for targets that are not of this process, such as a worker of the server.
 pub trait Port: Send + Sync {
     /// Takes one message for all of `targets`, which are all of this port, and returns how many of
-    /// them get it. Called with no lock held, on the publisher's thread; should not block.
-    fn post(&self, targets: &[Target], message: &Message<'_>) -> usize;
+    /// them get it. With a queue group it is for the one member that was picked; without, `targets`
+    /// are all plain subscriptions of the port that match. Called with no lock held, on the publisher's thread; should not block.
+    fn post(&self, targets: &[Target], queue: Option<&[u8]>, message: &Message<'_>) -> usize;
 }
 
 /// The ports by index.
@@ -102,8 +103,11 @@ struct Delivery {
 impl Publisher {
     /// A publisher; owns next to no memory until used.
     pub fn new(router: &Arc<Router>) -> Publisher {
-        let delivery =
-            Delivery { rng: Rng::from_entropy(), ports: Arc::default(), ports_version: 0 };
+        let delivery = Delivery {
+            rng: Rng::from_entropy(),
+            ports: Arc::default(),
+            ports_version: 0,
+        };
         Publisher {
             router: router.clone(),
             cache: MatchCache::new(),
@@ -131,7 +135,9 @@ impl Publisher {
         if matches.is_empty() {
             return 0;
         }
-        let copies = self.delivery.deliver(&self.router, matches, message, &mut self.outbox);
+        let copies = self
+            .delivery
+            .deliver(&self.router, matches, message, &mut self.outbox);
         if !self.outbox.is_idle() {
             self.publish_nested();
         }
@@ -140,7 +146,12 @@ impl Publisher {
 
     #[cold]
     fn publish_nested(&mut self) {
-        let Publisher { router, cache, outbox, delivery } = self;
+        let Publisher {
+            router,
+            cache,
+            outbox,
+            delivery,
+        } = self;
         outbox.drain(router, |message, outbox| {
             let matches = cache.lookup(router, message.subject);
             delivery.deliver(router, matches, message, outbox);
@@ -179,12 +190,20 @@ impl Delivery {
     fn post(&mut self, router: &Router, targets: &[Target], message: &Message<'_>) -> usize {
         self.renew_ports(router);
         let by_owner = targets.chunk_by(|a, b| a.owner() == b.owner());
-        by_owner.map(|targets| self.post_to(targets[0].owner(), targets, message)).sum()
+        by_owner
+            .map(|targets| self.post_to(targets[0].owner(), targets, None, message))
+            .sum()
     }
 
-    fn post_to(&self, owner: Owner, targets: &[Target], message: &Message<'_>) -> usize {
+    fn post_to(
+        &self,
+        owner: Owner,
+        targets: &[Target],
+        queue: Option<&[u8]>,
+        message: &Message<'_>,
+    ) -> usize {
         match self.ports.get(owner.index()) {
-            Some(Some(port)) => port.post(targets, message),
+            Some(Some(port)) => port.post(targets, queue, message),
             _ => 0,
         }
     }
@@ -204,7 +223,7 @@ impl Delivery {
                 Owner::LOCAL => matches
                     .local(target)
                     .is_some_and(|sub| sub.deliver(router, message, outbox)),
-                owner => self.post_to(owner, &[target], message) > 0,
+                owner => self.post_to(owner, &[target], Some(&group.name), message) > 0,
             });
             copies += usize::from(taken.is_some());
         }

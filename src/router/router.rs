@@ -213,7 +213,10 @@ impl Router {
         let watch = Generations::watch(&self.hasher, subject);
         let index = self.read();
         index.matches(subject, hash, out);
-        Stamp { watch, sum: self.generations.stamp(watch) }
+        Stamp {
+            watch,
+            sum: self.generations.stamp(watch),
+        }
     }
 
     /// Whether nothing that concerns the match changed since the stamp was taken.

@@ -27,8 +27,11 @@ struct Bucket {
     handles: [u32; BUCKET_HANDLES],
 }
 
-const EMPTY: Bucket =
-    Bucket { tags: [0; BUCKET_HANDLES], next: NO_BUCKET, handles: [0; BUCKET_HANDLES] };
+const EMPTY: Bucket = Bucket {
+    tags: [0; BUCKET_HANDLES],
+    next: NO_BUCKET,
+    handles: [0; BUCKET_HANDLES],
+};
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const LOWS: u64 = 0x7F7F_7F7F_7F7F_7F7F;
@@ -85,7 +88,8 @@ struct Buckets {
 impl Buckets {
     fn push(&mut self) {
         if self.count == self.chunks.len() * CHUNK_BUCKETS {
-            self.chunks.push(vec![EMPTY; CHUNK_BUCKETS].into_boxed_slice());
+            self.chunks
+                .push(vec![EMPTY; CHUNK_BUCKETS].into_boxed_slice());
         }
         self.count += 1;
     }
@@ -196,7 +200,11 @@ impl Table {
     fn home(&self, hash: u64) -> usize {
         let base = 1usize << self.main.count.ilog2();
         let wide = hash as usize & (2 * base - 1);
-        if wide < self.main.count { wide } else { wide & (base - 1) }
+        if wide < self.main.count {
+            wide
+        } else {
+            wide & (base - 1)
+        }
     }
 
     /// Adds one bucket and moves into it what belongs there from the bucket it is split from.
@@ -229,7 +237,11 @@ impl Table {
         let mut bucket = std::mem::replace(self.main.get_mut(index), EMPTY);
         loop {
             let pairs = bucket.tags.iter().zip(bucket.handles);
-            handles.extend(pairs.filter(|&(&tag, _)| tag != 0).map(|(_, handle)| handle));
+            handles.extend(
+                pairs
+                    .filter(|&(&tag, _)| tag != 0)
+                    .map(|(_, handle)| handle),
+            );
             if bucket.next == NO_BUCKET {
                 return handles;
             }
@@ -358,7 +370,11 @@ mod tests {
             assert_eq!(table.len(), model.len());
             for handle in 0..30_000 {
                 let found = table.find(hash_of(handle), |candidate| candidate == handle);
-                assert_eq!(found.is_some(), model.contains(&handle), "{handle} in round {round}");
+                assert_eq!(
+                    found.is_some(),
+                    model.contains(&handle),
+                    "{handle} in round {round}"
+                );
             }
         }
         for handle in model {

@@ -60,11 +60,13 @@ impl Target {
         self.0 as u32
     }
 
-    pub(super) const fn bits(self) -> u64 {
+    /// The eight bytes, to be carried elsewhere.
+    pub const fn to_bits(self) -> u64 {
         self.0
     }
 
-    pub(super) const fn from_bits(bits: u64) -> Target {
+    /// The target with these eight bytes.
+    pub const fn from_bits(bits: u64) -> Target {
         Target(bits)
     }
 }
