@@ -23,3 +23,5 @@ pub mod id;
 pub mod limits;
 pub mod router;
 pub mod subject;
+#[doc(hidden)]
+pub mod wire;

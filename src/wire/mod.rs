@@ -1,0 +1,3 @@
+//! Bytes ⇄ values: the grammar of the protocol. Knows nothing of sockets or sessions.
+
+pub mod from_server;
