@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod bench;
 mod connection;
 mod duration;
 mod failure;
@@ -37,11 +38,12 @@ use flags::{Command, Parsed};
 /// A tool: its table and what it does with what was typed.
 type Tool = (&'static Command, fn(&Parsed) -> Result<(), Failure>);
 
-const TOOLS: [Tool; 4] = [
+const TOOLS: [Tool; 5] = [
     (&publish::COMMAND, publish::run),
     (&sub::COMMAND, sub::run),
     (&request::COMMAND, request::run),
     (&reply::COMMAND, reply::run),
+    (&bench::COMMAND, bench::run),
 ];
 
 /// Runs the tool that the first argument names; `None` if it names none.
