@@ -10,10 +10,12 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use midge::wire::from_server::{Frame, Parser};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::encode;
 use super::failure::{Failure, say};
 use super::flags::Parsed;
+use super::server_info::ServerInfo;
 use super::server_url::{self, Credentials, ServerUrl};
 
 /// How long a server may take to accept us and to greet.
@@ -55,7 +57,7 @@ impl Settings {
     }
 
     /// Adds servers that a server has told of.
-    pub fn learn(&mut self, info: &Info) {
+    pub fn learn(&mut self, info: &ServerInfo) {
         for url in &info.connect_urls {
             let Ok(server) = server_url::parse(url) else {
                 continue;
@@ -79,60 +81,13 @@ impl Settings {
     }
 }
 
-/// What a server says of itself, as far as the tools care.
-#[derive(Clone, Default, Debug)]
-pub struct Info {
-    /// Most bytes of header block and payload; `None` is unlimited.
-    pub payload_bytes_max: Option<usize>,
-    /// Whether messages may have headers.
-    pub has_headers: bool,
-    /// NATS version that the server reports.
-    pub version: String,
-    /// Other servers of the cluster.
-    pub connect_urls: Vec<String>,
-    is_tls_required: bool,
-    is_lame_duck: bool,
-}
-
-impl Info {
-    fn parse(json: &[u8]) -> Option<Self> {
-        let value: Value = serde_json::from_slice(json).ok()?;
-        let fields = value.as_object()?;
-        let flag = |name: &str| fields.get(name).and_then(Value::as_bool).unwrap_or(false);
-        let text = |name: &str| {
-            fields
-                .get(name)
-                .and_then(Value::as_str)
-                .unwrap_or("")
-                .to_owned()
-        };
-        let urls = fields.get("connect_urls").and_then(Value::as_array);
-        Some(Info {
-            payload_bytes_max: fields
-                .get("max_payload")
-                .and_then(Value::as_u64)
-                .and_then(|bytes| usize::try_from(bytes).ok()),
-            has_headers: flag("headers"),
-            version: text("version"),
-            connect_urls: urls
-                .map(|urls| {
-                    urls.iter()
-                        .filter_map(Value::as_str)
-                        .map(str::to_owned)
-                        .collect()
-                })
-                .unwrap_or_default(),
-            is_tls_required: flag("tls_required"),
-            is_lame_duck: flag("ldm"),
-        })
-    }
-}
-
 /// Why there is no connection, or no longer one.
 #[derive(PartialEq, Eq, Debug)]
 pub struct ConnectionError {
-    /// What, where, and what to do.
+    /// What is wrong, and where.
     pub text: String,
+    /// What to do about it; may be empty.
+    pub hint: &'static str,
     /// Trying again later may help: nobody answers, or the server went away.
     pub is_temporary: bool,
 }
@@ -141,6 +96,7 @@ impl ConnectionError {
     fn temporary(text: String) -> Self {
         ConnectionError {
             text,
+            hint: "",
             is_temporary: true,
         }
     }
@@ -148,6 +104,7 @@ impl ConnectionError {
     fn lasting(text: String) -> Self {
         ConnectionError {
             text,
+            hint: "",
             is_temporary: false,
         }
     }
@@ -161,7 +118,10 @@ impl fmt::Display for ConnectionError {
 
 impl From<ConnectionError> for Failure {
     fn from(error: ConnectionError) -> Self {
-        Failure::Run(error.text)
+        Failure::Run(match error.hint {
+            "" => error.text,
+            hint => format!("{}; {hint}", error.text),
+        })
     }
 }
 
@@ -197,7 +157,7 @@ pub struct Connection {
     /// `host:port`, for people.
     pub address: String,
     /// The latest INFO.
-    pub info: Info,
+    pub info: ServerInfo,
     parser: Parser,
     input: Vec<u8>,
     /// Where the bytes in `input` begin that are not parsed yet.
@@ -219,6 +179,7 @@ impl Connection {
         let texts: Vec<&str> = errors.iter().map(|error| error.text.as_str()).collect();
         Err(ConnectionError {
             text: texts.join("; "),
+            hint: errors.last().map_or("", |error| error.hint),
             is_temporary: errors.iter().any(|error| error.is_temporary),
         })
     }
@@ -228,7 +189,7 @@ impl Connection {
         let mut connection = Connection {
             stream,
             address: server.to_string(),
-            info: Info::default(),
+            info: ServerInfo::default(),
             parser: Parser::new(),
             input: Vec::new(),
             start: 0,
@@ -245,7 +206,7 @@ impl Connection {
         while self.info.version.is_empty() {
             // Anything but INFO at this point is an -ERR: the loop below would tell the same.
             if let Some(Event::ServerError(text)) = self.step(Some(deadline))? {
-                return Err(self.refused(&text));
+                return Err(self.refused(&text, secret));
             }
         }
         if self.info.is_tls_required {
@@ -261,7 +222,7 @@ impl Connection {
         loop {
             match self.step(Some(deadline))? {
                 Some(Event::Pong) => return Ok(()),
-                Some(Event::ServerError(text)) => return Err(self.refused(&text)),
+                Some(Event::ServerError(text)) => return Err(self.refused(&text, secret)),
                 _ => {}
             }
         }
@@ -290,16 +251,18 @@ impl Connection {
         format!("CONNECT {fields}\r\n").into_bytes()
     }
 
-    fn refused(&self, text: &str) -> ConnectionError {
-        let hint = match text.to_ascii_lowercase().as_str() {
-            text if text.starts_with("authorization") => {
-                "; give credentials with --user and --password, or --token"
-            }
-            _ => "",
+    fn refused(&self, text: &str, secret: &Credentials) -> ConnectionError {
+        let lower = text.to_ascii_lowercase();
+        let hint = match (lower.starts_with("authorization"), secret) {
+            (false, _) => "",
+            (true, Credentials::None) => "say who you are with --user and --password, or --token",
+            (true, Credentials::Token(_)) => "check the token",
+            (true, Credentials::User(..)) => "check the user name and the password",
         };
         ConnectionError {
-            text: format!("{} refused the connection: {text}{hint}", self.address),
-            is_temporary: text.to_ascii_lowercase().contains("maximum connections"),
+            text: format!("{} refused the connection: {text}", self.address),
+            hint,
+            is_temporary: lower.starts_with("maximum connections"),
         }
     }
 
@@ -356,7 +319,7 @@ impl Connection {
                     })));
                 }
                 Frame::Info(json) => {
-                    let info = Info::parse(json);
+                    let info = ServerInfo::parse(json);
                     self.on_info(info)?;
                 }
                 Frame::Ping => {
@@ -373,12 +336,10 @@ impl Connection {
         }
     }
 
-    fn on_info(&mut self, info: Option<Info>) -> Result<(), ConnectionError> {
-        let info = info
-            .filter(|info| !info.version.is_empty())
-            .ok_or_else(|| {
-                ConnectionError::lasting(format!("{} sent an INFO that is no JSON", self.address))
-            })?;
+    fn on_info(&mut self, info: Option<ServerInfo>) -> Result<(), ConnectionError> {
+        let info = info.ok_or_else(|| {
+            ConnectionError::lasting(format!("{} sent an INFO without a version", self.address))
+        })?;
         if info.is_lame_duck && !self.info.is_lame_duck {
             say(format_args!("{} is about to shut down", self.address));
         }
@@ -434,13 +395,7 @@ impl Connection {
 
     /// Queues a subscription.
     pub fn subscribe(&mut self, subject: &[u8], queue: Option<&[u8]>, sid: usize) {
-        self.write(b"SUB ");
-        self.write(subject);
-        if let Some(queue) = queue {
-            self.write(b" ");
-            self.write(queue);
-        }
-        self.write(format!(" {sid}\r\n").as_bytes());
+        encode::subscribe(&mut self.output, subject, queue, sid);
     }
 
     /// Queues a message; sends what is queued once it is much.
@@ -451,7 +406,7 @@ impl Connection {
         headers: &[u8],
         payload: &[u8],
     ) -> Result<(), ConnectionError> {
-        encode_publish(&mut self.output, subject, reply, headers, payload);
+        encode::publish(&mut self.output, subject, reply, headers, payload);
         match self.output.len() {
             0..WRITE_BYTES => Ok(()),
             _ => self.flush(),
@@ -531,6 +486,7 @@ impl Connection {
     pub fn server_error(&self, text: &str) -> ConnectionError {
         ConnectionError {
             text: format!("{} says: {text}", self.address),
+            hint: "",
             is_temporary: text.eq_ignore_ascii_case("stale connection"),
         }
     }
@@ -545,36 +501,6 @@ impl Connection {
         self.input.drain(..self.start);
         (self.stream, self.input)
     }
-}
-
-/// Appends PUB or HPUB.
-pub fn encode_publish(
-    out: &mut Vec<u8>,
-    subject: &[u8],
-    reply: Option<&[u8]>,
-    headers: &[u8],
-    payload: &[u8],
-) {
-    let verb: &[u8] = if headers.is_empty() {
-        b"PUB "
-    } else {
-        b"HPUB "
-    };
-    out.extend_from_slice(verb);
-    out.extend_from_slice(subject);
-    if let Some(reply) = reply {
-        out.push(b' ');
-        out.extend_from_slice(reply);
-    }
-    let total_bytes = headers.len() + payload.len();
-    let sizes = match headers {
-        [] => format!(" {total_bytes}\r\n"),
-        _ => format!(" {} {total_bytes}\r\n", headers.len()),
-    };
-    out.extend_from_slice(sizes.as_bytes());
-    out.extend_from_slice(headers);
-    out.extend_from_slice(payload);
-    out.extend_from_slice(b"\r\n");
 }
 
 fn dial(server: &ServerUrl) -> Result<TcpStream, ConnectionError> {
@@ -595,73 +521,22 @@ fn dial(server: &ServerUrl) -> Result<TcpStream, ConnectionError> {
             Err(error) => last = Some(error),
         }
     }
-    let cause = match last {
-        None => "the name has no address".to_owned(),
+    let (cause, hint) = match last {
+        None => ("the name has no address".to_owned(), ""),
         Some(error) => match error.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                "connection refused; is a server running there? Start one with `midge`".to_owned()
-            }
-            io::ErrorKind::TimedOut => {
-                format!("no answer within {}s", CONNECT_TIMEOUT.as_secs())
-            }
-            _ => error.to_string(),
+            io::ErrorKind::ConnectionRefused => (
+                "connection refused".to_owned(),
+                "is a server running there? Start one with `midge`",
+            ),
+            io::ErrorKind::TimedOut => (
+                format!("no answer within {}s", CONNECT_TIMEOUT.as_secs()),
+                "",
+            ),
+            _ => (error.to_string(), ""),
         },
     };
-    Err(ConnectionError::temporary(format!(
-        "cannot connect to {server}: {cause}"
-    )))
-}
-
-/// A subject of our own that nobody else publishes to.
-pub fn new_inbox() -> Result<String, Failure> {
-    let mut random = [0u8; 16];
-    getrandom::fill(&mut random)
-        .map_err(|error| Failure::run(format!("the system gives no random numbers: {error}")))?;
-    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("_INBOX.{hex}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_are_encoded_with_and_without_headers_and_reply() {
-        for (reply, headers, payload, expected) in [
-            (None, "", "hi", "PUB foo 2\r\nhi\r\n"),
-            (Some("r"), "", "", "PUB foo r 0\r\n\r\n"),
-            (
-                None,
-                "NATS/1.0\r\n\r\n",
-                "hi",
-                "HPUB foo 12 14\r\nNATS/1.0\r\n\r\nhi\r\n",
-            ),
-            (
-                Some("r"),
-                "NATS/1.0\r\n\r\n",
-                "",
-                "HPUB foo r 12 12\r\nNATS/1.0\r\n\r\n\r\n",
-            ),
-        ] {
-            let mut out = Vec::new();
-            let reply = reply.map(str::as_bytes);
-            encode_publish(
-                &mut out,
-                b"foo",
-                reply,
-                headers.as_bytes(),
-                payload.as_bytes(),
-            );
-            assert_eq!(String::from_utf8(out).unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn info_is_read_and_an_unlimited_payload_understood() {
-        let info = Info::parse(br#"{"version":"2.1.0","max_payload":-1,"connect_urls":["a:1"]}"#);
-        let info = info.unwrap();
-        assert_eq!(info.payload_bytes_max, None);
-        assert_eq!(info.connect_urls, ["a:1"]);
-        assert!(!info.has_headers && Info::parse(b"[]").is_none());
-    }
+    Err(ConnectionError {
+        hint,
+        ..ConnectionError::temporary(format!("cannot connect to {server}: {cause}"))
+    })
 }

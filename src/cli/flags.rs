@@ -62,7 +62,8 @@ impl Flag {
             .first()
             .map_or("    ".into(), |name| format!("-{name}, "));
         let long: Vec<String> = long.iter().rev().map(|name| format!("--{name}")).collect();
-        format!("{short}{} {}", long.join(", "), self.argument)
+        let synopsis = format!("{short}{} {}", long.join(", "), self.argument);
+        synopsis.trim_end().to_owned()
     }
 }
 
@@ -199,23 +200,30 @@ impl Command {
             _ => return Ok(()),
         };
         Err(Failure::usage(format!(
-            "{}: {fault}; usage: midge {} [flags] {}",
-            self.name, self.name, self.arguments
+            "{}: {fault}; usage: {}",
+            self.name,
+            self.usage()
         )))
+    }
+
+    fn usage(&self) -> String {
+        let usage = format!("midge {} [flags] {}", self.name, self.arguments);
+        usage.trim_end().to_owned()
     }
 
     /// The page behind `--help`.
     pub fn help(&self) -> String {
         let mut page = format!("midge {}: {}\n\n", self.name, self.about);
-        let usage = format!("midge {} [flags] {}", self.name, self.arguments);
-        page += &format!("Usage: {}\n", usage.trim_end());
+        page += &format!("Usage: {}\n", self.usage());
         if !self.details.is_empty() {
             page += &format!("\n{}\n", self.details);
         }
+        let width = self.flags().map(|flag| flag.synopsis().len()).max();
+        let width = width.unwrap_or(0);
         for (title, flags) in [("Flags", self.flags), ("Connection", CONNECTION)] {
             page += &format!("\n{title}:\n");
             for flag in flags {
-                page += &format!("  {:<30} {}\n", flag.synopsis().trim_end(), flag.help);
+                page += &format!("  {:<width$}  {}\n", flag.synopsis(), flag.help);
             }
         }
         if !self.examples.is_empty() {

@@ -4,10 +4,11 @@
 //! | file | job |
 //! |---|---|
 //! | `flags` | one table a command, for parser and help page |
-//! | `server_url`, `connection`, `headers` | where, as whom, and how to talk |
+//! | `server_url`, `server_info`, `connection`, `encode`, `headers` | where, as whom, and how to talk |
+//! | `follow`, `backoff`, `interrupt` | going on after a restart, stopping at a signal |
 //! | `publish`, `sub`, `request`, `reply`, `bench` | the tools |
-//! | `print`, `duration` | what people see |
-//! | `failure`, `interrupt`, `backoff` | how things end, or go on |
+//! | `input`, `print`, `duration` | what people type and see |
+//! | `failure` | how a tool ends when it does not end well |
 //!
 //! Blocking sockets and a thread where one is needed: a tool talks to one server.
 
@@ -17,8 +18,10 @@ mod backoff;
 mod bench;
 mod connection;
 mod duration;
+mod encode;
 mod failure;
 mod flags;
+mod follow;
 mod headers;
 mod input;
 mod interrupt;
@@ -26,6 +29,7 @@ mod print;
 mod publish;
 mod reply;
 mod request;
+mod server_info;
 mod server_url;
 mod sub;
 

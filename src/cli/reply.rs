@@ -1,13 +1,14 @@
 //! `midge reply`: answers requests, with a fixed payload or with what was asked.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use super::connection::{Connection, Event, Message, Settings};
 use super::failure::{Failure, say};
 use super::flags::{Command, Flag, Parsed};
+use super::follow::{Ended, follow};
 use super::interrupt::Interrupt;
 use super::print::{self, Form, escape};
-use super::sub::reconnect;
 use super::{headers, input};
 
 /// The table of `midge reply`.
@@ -47,6 +48,9 @@ pub static COMMAND: Command = Command {
 /// The group that the `nats` tool joins, so that both share the requests.
 const QUEUE_DEFAULT: &str = "NATS-RPLY-22";
 
+/// How long the server may take to confirm the last answer.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+
 struct Job {
     subject: Vec<u8>,
     queue: Vec<u8>,
@@ -76,58 +80,40 @@ pub fn run(flags: &Parsed) -> Result<(), Failure> {
         answered_count: 0,
         is_quiet: flags.switch("quiet")?,
     };
-    let mut settings = Settings::from_flags(flags, "reply")?;
+    let settings = Settings::from_flags(flags, "reply")?;
     let interrupt = Interrupt::install()?;
-    let mut connection = Connection::open(&settings)?;
-    loop {
-        settings.learn(&connection.info);
-        interrupt.watch(connection.stream_handle().ok());
-        let result = job.answer_all(&mut connection);
-        if interrupt.is_stopping() {
-            say(format_args!("answered {} requests", job.answered_count));
-            return Ok(());
-        }
-        match result {
-            Ok(()) => return Ok(()),
-            Err((failure, false)) => return Err(failure),
-            Err((failure, true)) => drop(failure.report()),
-        }
-        match reconnect(&settings, &interrupt)? {
-            Some(next) => connection = next,
-            None => return Ok(()),
-        }
+    follow(settings, &interrupt, |connection| {
+        job.answer_all(connection)
+    })?;
+    if interrupt.is_stopping() {
+        say(format_args!("answered {} requests", job.answered_count));
     }
+    Ok(())
 }
 
 impl Job {
-    /// Subscribes and answers; a failure comes with whether a new connection may help.
-    fn answer_all(&mut self, connection: &mut Connection) -> Result<(), (Failure, bool)> {
-        let broken = |error: super::connection::ConnectionError| {
-            let is_temporary = error.is_temporary;
-            (error.into(), is_temporary)
-        };
+    /// Subscribes and answers until enough are answered.
+    fn answer_all(&mut self, connection: &mut Connection) -> Result<(), Ended> {
         connection.subscribe(&self.subject, Some(&self.queue), 1);
-        connection.flush().map_err(broken)?;
+        connection.flush()?;
         while self.answered_count < self.count_max {
-            match connection.receive(None).map_err(broken)? {
+            match connection.receive(None)? {
                 Some(Event::Message(request)) => {
                     self.answered_count += 1;
-                    self.print(&request)
-                        .map_err(|error| (Failure::stdout(error), false))?;
-                    self.answer(connection, &request)
-                        .map_err(|failure| (failure, false))?;
-                    connection.flush().map_err(broken)?;
+                    self.print(&request).map_err(Failure::stdout)?;
+                    self.answer(connection, &request)?;
                 }
                 Some(Event::ServerError(text)) => {
-                    return Err(broken(connection.server_error(&text)));
+                    return Err(connection.server_error(&text).into());
                 }
                 Some(Event::Pong) | None => {}
             }
         }
-        Ok(())
+        // The last answer has to be with the server before we leave.
+        Ok(connection.flush_and_confirm(CONFIRM_TIMEOUT)?)
     }
 
-    fn answer(&self, connection: &mut Connection, request: &Message) -> Result<(), Failure> {
+    fn answer(&self, connection: &mut Connection, request: &Message) -> Result<(), Ended> {
         let Some(reply) = &request.reply else {
             return Ok(());
         };
@@ -137,7 +123,8 @@ impl Job {
             None => (&self.headers, &request.payload),
         };
         connection.check_message(headers, payload)?;
-        Ok(connection.publish(reply, None, headers, payload)?)
+        connection.publish(reply, None, headers, payload)?;
+        Ok(connection.flush()?)
     }
 
     fn print(&self, request: &Message) -> io::Result<()> {

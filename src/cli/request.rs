@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Event, Message, Settings, new_inbox};
+use super::connection::{Connection, Event, Message, Settings};
+use super::encode::new_inbox;
 use super::failure::Failure;
 use super::flags::{Command, Flag, Parsed};
 use super::headers::{self, HeaderBlock};

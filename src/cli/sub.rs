@@ -3,13 +3,11 @@
 //! A server that goes away does not end it: it reconnects and subscribes again.
 
 use std::io::{self, BufWriter, Write};
-use std::net::TcpStream;
 
-use super::backoff::Backoff;
-use super::connection::{Connection, ConnectionError, Event, Message, Settings};
-use super::duration;
+use super::connection::{Connection, Event, Message, Settings};
 use super::failure::{Failure, say};
 use super::flags::{Command, Flag, Parsed};
+use super::follow::{Ended, follow};
 use super::input;
 use super::interrupt::Interrupt;
 use super::print::{self, Form, escape};
@@ -73,7 +71,7 @@ pub fn run(flags: &Parsed) -> Result<(), Failure> {
         is_announced: false,
     };
     let interrupt = Interrupt::install()?;
-    let result = follow(&mut job, settings, &interrupt);
+    let result = follow(settings, &interrupt, |connection| job.print_all(connection));
     job.out.flush().map_err(Failure::stdout)?;
     result?;
     if interrupt.is_stopping() {
@@ -97,81 +95,6 @@ fn form(flags: &Parsed) -> Result<Form, Failure> {
     })
 }
 
-/// Prints from one connection after the other. The first one must succeed.
-fn follow(job: &mut Job, mut settings: Settings, interrupt: &Interrupt) -> Result<(), Failure> {
-    let mut connection = Connection::open(&settings)?;
-    loop {
-        settings.learn(&connection.info);
-        watch(interrupt, connection.stream_handle())?;
-        let Err(ended) = job.print_all(&mut connection) else {
-            return Ok(());
-        };
-        if interrupt.is_stopping() {
-            return Ok(());
-        }
-        match ended {
-            Ended::Failure(failure) => return Err(failure),
-            Ended::Connection(error) if error.is_temporary => say(format_args!("{error}")),
-            Ended::Connection(error) => return Err(error.into()),
-        }
-        match reconnect(&settings, interrupt)? {
-            Some(next) => connection = next,
-            None => return Ok(()),
-        }
-    }
-}
-
-fn watch(interrupt: &Interrupt, stream: io::Result<TcpStream>) -> Result<(), Failure> {
-    let stream =
-        stream.map_err(|error| Failure::run(format!("cannot watch the socket: {error}")))?;
-    interrupt.watch(Some(stream));
-    Ok(())
-}
-
-/// Tries until a server answers; `None` if a signal came first.
-pub fn reconnect(
-    settings: &Settings,
-    interrupt: &Interrupt,
-) -> Result<Option<Connection>, Failure> {
-    interrupt.watch(None);
-    let mut backoff = Backoff::default();
-    let mut last_text = String::new();
-    loop {
-        let wait = backoff.next_wait();
-        if last_text.is_empty() {
-            say(format_args!("reconnecting in {}", duration::format(wait)));
-        }
-        if interrupt.sleep(wait) {
-            return Ok(None);
-        }
-        match Connection::open(settings) {
-            Ok(connection) => {
-                say(format_args!("connected to {} again", connection.address));
-                return Ok(Some(connection));
-            }
-            Err(error) if !error.is_temporary => return Err(error.into()),
-            // Once is enough: the same news every few seconds helps nobody.
-            Err(error) if error.text != last_text => {
-                say(format_args!("{error}; trying on"));
-                last_text = error.text;
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// Why printing from a connection stopped early.
-enum Ended {
-    Connection(ConnectionError),
-    Failure(Failure),
-}
-
-impl From<ConnectionError> for Ended {
-    fn from(error: ConnectionError) -> Self {
-        Ended::Connection(error)
-    }
-}
-
 impl Job {
     /// Subscribes, and prints until enough is seen.
     fn print_all(&mut self, connection: &mut Connection) -> Result<(), Ended> {
@@ -185,9 +108,7 @@ impl Job {
                 Some(event) => event,
                 None => {
                     // Nothing left to read without waiting: let people see what there is.
-                    self.out
-                        .flush()
-                        .map_err(|error| Ended::Failure(Failure::stdout(error)))?;
+                    self.out.flush().map_err(Failure::stdout)?;
                     match connection.receive(None)? {
                         Some(event) => event,
                         None => continue,
@@ -195,9 +116,7 @@ impl Job {
                 }
             };
             match event {
-                Event::Message(message) => self
-                    .print(&message)
-                    .map_err(|error| Ended::Failure(Failure::stdout(error)))?,
+                Event::Message(message) => self.print(&message).map_err(Failure::stdout)?,
                 Event::ServerError(text) => return Err(connection.server_error(&text).into()),
                 Event::Pong => self.announce(&connection.address),
             }

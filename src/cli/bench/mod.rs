@@ -24,7 +24,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use super::connection::{Connection, Settings, encode_publish, new_inbox};
+use super::connection::{Connection, Settings};
+use super::encode::{self, new_inbox};
 use super::failure::Failure;
 use super::flags::{Command, Flag, Parsed};
 use super::write_stdout;
@@ -276,13 +277,13 @@ fn is_confirmed(plan: &Plan, meters: &Meters) -> bool {
 
 fn open(plan: &Plan, settings: &Settings) -> Result<Connection, Failure> {
     Connection::open(settings).map_err(|error| {
-        let total = plan.source_count + plan.sink_count;
-        let text = error.text;
-        match text.contains("os error 24") {
-            true => Failure::run(format!(
-                "{text}; {total} connections need as many files: raise the limit with `ulimit -n`"
+        let is_out_of_files = error.text.contains("os error 24");
+        match (is_out_of_files, Failure::from(error)) {
+            (true, Failure::Run(text)) => Failure::run(format!(
+                "{text}; {} connections need as many open files: raise the limit with `ulimit -n`",
+                plan.source_count + plan.sink_count
             )),
-            false => Failure::run(text),
+            (_, failure) => failure,
         }
     })
 }
@@ -357,7 +358,7 @@ fn source_roles(plan: &Plan, sources: Greeted, meters: &Meters) -> Result<Vec<En
                 subscribe_inbox(&mut stream, &inbox)?;
                 let mut request = Vec::new();
                 let (subject, inbox) = (subjects[0].as_bytes(), Some(inbox.as_bytes()));
-                encode_publish(&mut request, subject, inbox, headers, &payload);
+                encode::publish(&mut request, subject, inbox, headers, &payload);
                 Box::new(Requester::new(request, message_count, meter.clone()))
             }
             _ => {

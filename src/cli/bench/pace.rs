@@ -16,12 +16,14 @@ use super::drive::Stage;
 use super::plan::{Plan, STAMP_BYTES};
 use super::publisher::{self, server_fault};
 use super::role::Meter;
-use crate::cli::connection::encode_publish;
+use crate::cli::encode;
 
 /// How often connections are asked what the server has to say.
 const LISTEN_INTERVAL_NS: u64 = 100_000_000;
 /// How soon a socket that took no more is tried again.
 const RETRY_NS: u64 = 200_000;
+/// Bytes that may wait for one socket. With more, nothing is sent until it has taken some.
+const PENDING_BYTES_MAX: usize = 1024 * 1024;
 /// Longest sleep, so that the end of the run is noticed.
 const SLEEP_NS_MAX: u64 = 20_000_000;
 
@@ -36,8 +38,9 @@ pub struct PacedPublisher {
     stream: TcpStream,
     templates: Vec<Template>,
     next_template: usize,
-    /// What the socket has not taken yet.
+    /// Encoded messages; the socket has taken the first `written` bytes.
     pending: Vec<u8>,
+    written: usize,
     /// Messages that were due before this were held up by the server.
     blocked_until_ns: u64,
     sent_count: u64,
@@ -62,7 +65,7 @@ impl PacedPublisher {
         let headers = publisher::headers(plan);
         let templates = subjects.iter().map(|subject| {
             let mut frame = Vec::new();
-            encode_publish(&mut frame, subject.as_bytes(), None, headers, &payload);
+            encode::publish(&mut frame, subject.as_bytes(), None, headers, &payload);
             let stamp_at = frame.len() - 2 - payload.len();
             Template { frame, stamp_at }
         });
@@ -71,6 +74,7 @@ impl PacedPublisher {
             templates: templates.collect(),
             next_template: 0,
             pending: Vec::new(),
+            written: 0,
             blocked_until_ns: 0,
             sent_count: 0,
             counter: FrameCounter::new(0),
@@ -81,14 +85,15 @@ impl PacedPublisher {
         })
     }
 
-    /// Queues a message that was due at `due_ns`.
-    fn push(&mut self, due_ns: u64, now_ns: u64, is_stamped: bool) {
+    /// Queues a message that was due at `due_ns`. What was due before `held_until_ns` is late
+    /// because the server held us up.
+    fn push(&mut self, due_ns: u64, now_ns: u64, held_until_ns: u64, is_stamped: bool) {
         let template = &self.templates[self.next_template];
         self.next_template = (self.next_template + 1) % self.templates.len();
         let start = self.pending.len();
         self.pending.extend_from_slice(&template.frame);
         if is_stamped {
-            let is_held_up = due_ns < self.blocked_until_ns;
+            let is_held_up = due_ns < self.blocked_until_ns.max(held_until_ns);
             let stamp_ns = if is_held_up { due_ns } else { now_ns };
             let at = start + template.stamp_at;
             self.pending[at..at + STAMP_BYTES].copy_from_slice(&stamp_ns.to_le_bytes());
@@ -98,11 +103,10 @@ impl PacedPublisher {
 
     /// Writes what the socket takes.
     fn flush(&mut self, now_ns: u64) -> Result<(), String> {
-        let mut written = 0;
         let mut is_refused = false;
-        while written < self.pending.len() && !is_refused {
-            match self.stream.write(&self.pending[written..]) {
-                Ok(count) => written += count,
+        while self.written < self.pending.len() && !is_refused {
+            match self.stream.write(&self.pending[self.written..]) {
+                Ok(count) => self.written += count,
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => is_refused = true,
                     io::ErrorKind::Interrupted => {}
@@ -113,7 +117,10 @@ impl PacedPublisher {
                 },
             }
         }
-        self.pending.drain(..written);
+        if !is_refused {
+            self.pending.clear();
+            self.written = 0;
+        }
         self.blocked_until_ns = match is_refused {
             true => u64::MAX,
             // What becomes due from now on is late only by our own doing.
@@ -176,18 +183,29 @@ pub fn run(
         start_ns + offset as u64
     };
     let mut number = 0;
+    let mut held_until_ns = 0;
     let mut listened_ns = start_ns;
     let mut busy: Vec<usize> = Vec::new();
     while !stage.is_over() {
         let now_ns = stage.clock.now_ns();
         while number < message_count && due_ns(number) <= now_ns {
             let index = (number % publishers.len() as u64) as usize;
-            if publishers[index].pending.is_empty() {
+            let publisher = &mut publishers[index];
+            if publisher.pending.len() >= PENDING_BYTES_MAX {
+                break;
+            }
+            if publisher.pending.is_empty() {
                 busy.push(index);
             }
-            publishers[index].push(due_ns(number), now_ns, is_stamped);
+            publisher.push(due_ns(number), now_ns, held_until_ns, is_stamped);
             number += 1;
         }
+        let is_held_up = number < message_count && due_ns(number) <= now_ns;
+        held_until_ns = if is_held_up {
+            u64::MAX
+        } else {
+            held_until_ns.min(now_ns)
+        };
         let is_listening = number == message_count || now_ns - listened_ns > LISTEN_INTERVAL_NS;
         if is_listening {
             listened_ns = now_ns;
@@ -215,6 +233,7 @@ pub fn run(
         }
         let now_ns = stage.clock.now_ns();
         let wake_ns = match number < message_count {
+            true if is_held_up => now_ns + RETRY_NS,
             true if busy.is_empty() => due_ns(number).min(now_ns + SLEEP_NS_MAX),
             true => due_ns(number).min(now_ns + RETRY_NS),
             false => now_ns + RETRY_NS,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::count::{FrameCounter, Seen};
 use super::plan::Plan;
 use super::role::{Fault, Meter, Role, Turn};
-use crate::cli::connection::encode_publish;
+use crate::cli::encode;
 
 /// Bytes of a batch: about as much as a socket takes in one go...
 const BATCH_BYTES_MAX: usize = 128 * 1024;
@@ -39,7 +39,7 @@ impl Batch {
         };
         while batch.bytes.len() < batch_bytes {
             for subject in subjects {
-                encode_publish(&mut batch.bytes, subject.as_bytes(), None, headers, payload);
+                encode::publish(&mut batch.bytes, subject.as_bytes(), None, headers, payload);
                 batch.ends.push(batch.bytes.len());
             }
         }
@@ -188,7 +188,7 @@ mod tests {
         for message_count in [0, 1, 3, per_batch, per_batch * 2 + 1] {
             let mut expected = Vec::new();
             for index in 0..message_count as usize {
-                encode_publish(
+                encode::publish(
                     &mut expected,
                     subjects[index % 2].as_bytes(),
                     None,

@@ -191,6 +191,9 @@ impl Report {
             "msgs": plan.message_count,
             "size": plan.payload_bytes,
             "subjects": plan.subject_count,
+            "subject": plan.subject_prefix,
+            "threads": plan.thread_count,
+            "timeout_ns": plan.timeout.as_nanos() as u64,
             "queue": plan.queue,
             "headers": plan.has_headers,
             "rate": match plan.mode {

@@ -7,7 +7,7 @@ use midge::wire::from_server::{Frame, Parser};
 use super::count::{FrameCounter, Seen};
 use super::publisher::server_fault;
 use super::role::{Fault, Meter, Outbox, Role, Turn};
-use crate::cli::connection::encode_publish;
+use crate::cli::encode;
 
 /// The state of one requester: at any time one request is under way.
 pub struct Requester {
@@ -122,7 +122,7 @@ impl Role for Replier {
                 Frame::Message(request) => {
                     if let Some(reply) = request.reply {
                         let out = self.outbox.bytes();
-                        encode_publish(out, reply, None, request.headers, request.payload);
+                        encode::publish(out, reply, None, request.headers, request.payload);
                     }
                     self.answered_count += 1;
                 }
