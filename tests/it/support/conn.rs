@@ -11,6 +11,7 @@ pub struct Conn {
     stream: TcpStream,
     unread: Vec<u8>,
     start: usize,
+    opened: Instant,
 }
 
 /// A delivered message.
@@ -87,6 +88,7 @@ impl Conn {
             stream,
             unread: Vec::new(),
             start: 0,
+            opened: Instant::now(),
         }
     }
 
@@ -146,6 +148,10 @@ impl Conn {
             let have = &self.unread[self.start..];
             let common = have.len().min(wanted.len());
             if have[..common] != wanted[..common] {
+                if self.skip_first_ping(wanted) {
+                    continue;
+                }
+                let have = &self.unread[self.start..];
                 let same = have.iter().zip(wanted).take_while(|(a, b)| a == b).count();
                 return Err(format!(
                     "expected {}\n     got {}\n  differing at byte {same}",
@@ -168,6 +174,18 @@ impl Conn {
                 escape(&self.unread[self.start..]),
             ));
         }
+    }
+
+    /// The server asks every client for a PONG two seconds after CONNECT. A test that is slower than
+    /// that, on a machine that is loaded, must not stumble over it; an earlier PING is never skipped.
+    fn skip_first_ping(&mut self, wanted: &[u8]) -> bool {
+        const PING: &[u8] = b"PING\r\n";
+        let is_late = self.opened.elapsed() >= Duration::from_secs(2);
+        let is_ping = self.unread[self.start..].starts_with(PING) && !wanted.starts_with(PING);
+        if is_late && is_ping {
+            self.start += PING.len();
+        }
+        is_late && is_ping
     }
 
     /// The server must close without another byte.

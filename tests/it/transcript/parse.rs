@@ -23,6 +23,8 @@ pub struct Dialogue {
     /// If there are any, the dialogue gets a server of its own.
     pub options: Options,
     pub only: Only,
+    /// The reference answers otherwise when the bytes are cut, which is no example to follow.
+    pub is_whole_on_reference: bool,
     pub steps: Vec<Step>,
 }
 
@@ -100,6 +102,7 @@ impl File {
                 line: number,
                 options: Vec::new(),
                 only: Only::Any,
+                is_whole_on_reference: false,
                 steps: Vec::new(),
             });
             return Ok(());
@@ -115,7 +118,7 @@ impl File {
         Ok(())
     }
 
-    /// Most comments are for people; `option:` and `only:` are for the runner.
+    /// Most comments are for people; some beginnings are for the runner.
     fn parse_comment(&mut self, comment: &str) -> Result<(), String> {
         if let Some(option) = comment.strip_prefix("option:") {
             let (name, value) = option.split_once('=').ok_or("an option is NAME = VALUE")?;
@@ -135,6 +138,9 @@ impl File {
                 "reference" => Only::Reference,
                 other => return Err(format!("unknown server {other:?}")),
             };
+        } else if comment.starts_with("reference: whole writes only") {
+            let dialogue = self.dialogues.last_mut().ok_or("outside a dialogue")?;
+            dialogue.is_whole_on_reference = true;
         }
         Ok(())
     }

@@ -12,7 +12,10 @@ pub fn run_file(file: &File, cut: Cut) -> Vec<String> {
     let mut server = start(&file.options);
     let mut failures = Vec::new();
     for dialogue in &file.dialogues {
-        if !is_meant_for_this_server(dialogue.only) {
+        let is_cut = !matches!(cut, Cut::Whole);
+        if !is_meant_for_this_server(dialogue.only)
+            || (is_cut && dialogue.is_whole_on_reference && is_reference())
+        {
             continue;
         }
         let own = (!dialogue.options.is_empty()).then(|| {
