@@ -134,6 +134,28 @@ impl Conn {
         self.barrier();
     }
 
+    /// As [`Conn::expect`], on a connection whose INFO may not have been read yet.
+    pub fn expect_after_info(&mut self, wanted: &[u8]) {
+        let mut line = self.try_line().unwrap_or_else(|text| panic!("{text}"));
+        while line.starts_with(b"INFO ") || line == b"PING\r\n" {
+            line = self.try_line().unwrap_or_else(|text| panic!("{text}"));
+        }
+        assert_eq!(escape(&line), escape(wanted));
+    }
+
+    /// Subscribes in the middle of a stream: messages may come before the PONG; how many did.
+    pub fn subscribe_and_read_on(&mut self, arguments: &str) -> usize {
+        self.send(format!("SUB {arguments}\r\nPING\r\n").as_bytes());
+        let mut count = 0;
+        loop {
+            match self.next_op() {
+                Op::Msg(_) => count += 1,
+                Op::Pong => return count,
+                other => panic!("expected messages and PONG, got {other:?}"),
+            }
+        }
+    }
+
     /// The bytes that come next must be these.
     pub fn expect(&mut self, wanted: &[u8]) {
         if let Err(text) = self.try_expect(wanted) {
@@ -357,11 +379,6 @@ impl Conn {
     /// A second handle on the socket, to write from another thread while this one reads.
     pub fn writer(&self) -> TcpStream {
         self.stream.try_clone().expect("a second handle")
-    }
-
-    /// The address of this end.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.stream.local_addr().expect("a connected socket")
     }
 
     /// Whether anything arrives, or has arrived, before `wait` is over.

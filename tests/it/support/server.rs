@@ -157,7 +157,7 @@ impl Builder {
             addr: ([127, 0, 0, 1], 0).into(),
             log,
             dir,
-            _unread: unread,
+            unread,
             is_over: false,
         };
         server.addr = server.wait_ready(self.has_unread_log);
@@ -171,7 +171,7 @@ pub struct Server {
     addr: SocketAddr,
     log: Log,
     dir: TempDir,
-    _unread: Option<ChildStderr>,
+    unread: Option<ChildStderr>,
     is_over: bool,
 }
 
@@ -208,6 +208,13 @@ impl Server {
         conn
     }
 
+    /// A connection that subscribed in the middle of a stream; what came before the PONG is counted.
+    pub fn subscriber_reading(&self, arguments: &str, count: &mut usize) -> Conn {
+        let mut conn = self.client();
+        *count += conn.subscribe_and_read_on(arguments);
+        conn
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -236,6 +243,11 @@ impl Server {
         // SAFETY: kill takes two integers; the child is not waited for yet, so the id is its own.
         let result = unsafe { libc::kill(self.child.id() as i32, signal) };
         assert_eq!(result, 0, "the server is there to get signal {signal}");
+    }
+
+    /// Closes the reading end of a log pipe that nobody reads.
+    pub fn close_log_pipe(&mut self) {
+        assert!(self.unread.take().is_some(), "the log has a reader");
     }
 
     /// Whether it still runs.
