@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by floor, from the ground up. A room that is not listed has no place yet: the test names it.
 const FLOORS: &[&[&str]] = &[
-    &["limits", "error", "id", "clock", "buffer", "log", "crypto"],
+    &[
+        "limits", "error", "id", "clock", "buffer", "slots", "log", "crypto",
+    ],
     &["wire", "subject", "config"],
     &["router"],
     &["account", "auth"],
@@ -291,6 +293,40 @@ fn imports_go_down_only() {
         wrong.is_empty(),
         "imports that do not go down:\n{}",
         wrong.join("\n")
+    );
+}
+
+/// Every file is a module of the folder it lies in: a file that nobody names is not compiled, and
+/// so neither tested nor kept up.
+#[test]
+fn no_file_is_orphaned() {
+    let sources = sources("src");
+    let text_of = |path: &str| {
+        let source = sources.iter().find(|source| source.path == path);
+        source.map_or("", |source| source.text.as_str())
+    };
+    let mut orphans = Vec::new();
+    for path in sources.iter().map(|source| source.path.as_str()) {
+        let stem = path.strip_suffix(".rs").expect("only such files are read");
+        let stem = stem.strip_suffix("/mod").unwrap_or(stem);
+        let (folder, name) = stem.rsplit_once('/').expect("it lies in src");
+        let parents = match folder {
+            "src" => ["src/lib.rs".to_owned(), "src/main.rs".to_owned()],
+            _ => [format!("{folder}/mod.rs"), format!("{folder}.rs")],
+        };
+        let is_root = matches!(path, "src/lib.rs" | "src/main.rs");
+        let declaration = format!("mod {name};");
+        if !is_root
+            && !parents
+                .iter()
+                .any(|parent| text_of(parent).contains(&declaration))
+        {
+            orphans.push(path);
+        }
+    }
+    assert!(
+        orphans.is_empty(),
+        "no module names these files: {orphans:?}"
     );
 }
 

@@ -253,3 +253,50 @@ fn killed_and_restarted_under_load() {
     let mut next = Server::builder().port(port).workers(2).start();
     next.assert_healthy();
 }
+
+/// The addresses that something listens on at `port`, as the kernel writes them.
+fn listen_addresses(port: u16) -> Vec<String> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let texts = tables.map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let mut addresses: Vec<String> = texts
+        .iter()
+        .flat_map(|text| text.lines().skip(1))
+        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
+        // Field 3 is the state, and 0A is LISTEN.
+        .filter(|fields| fields[3] == "0A")
+        .filter_map(|fields| fields[1].split_once(':'))
+        .filter(|(_, hex)| u16::from_str_radix(hex, 16) == Ok(port))
+        .map(|(address, _)| address.to_owned())
+        .collect();
+    addresses.dedup();
+    addresses
+}
+
+/// Without an address and without credentials only this machine can connect, over both families;
+/// with credentials everybody may try.
+#[test]
+fn without_an_address_an_open_server_is_for_this_machine_only() {
+    if is_midge_missing("loopback as its default") {
+        return;
+    }
+    const LOOPBACK: [&str; 2] = ["0100007F", "00000000000000000000000001000000"];
+    let mut open = Server::builder().no_address().workers(2).start();
+    let addresses = listen_addresses(open.addr().port());
+    assert!(!addresses.is_empty());
+    let is_local = addresses
+        .iter()
+        .all(|address| LOOPBACK.contains(&address.as_str()));
+    assert!(is_local, "{addresses:?}");
+    open.assert_healthy();
+
+    let guarded = Server::builder()
+        .no_address()
+        .workers(2)
+        .option("auth", "s3cr3t")
+        .start();
+    let addresses = listen_addresses(guarded.addr().port());
+    let is_everywhere = addresses
+        .iter()
+        .any(|address| address.bytes().all(|byte| byte == b'0'));
+    assert!(is_everywhere, "{addresses:?}");
+}

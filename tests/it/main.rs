@@ -10,6 +10,7 @@ mod core;
 mod idle;
 mod lifecycle;
 mod limits;
+mod log;
 mod many_subs;
 mod memory;
 mod nonsense;

@@ -42,6 +42,7 @@ pub struct Builder {
     open_files_max: Option<u32>,
     port: Option<u16>,
     has_unread_log: bool,
+    has_no_address: bool,
 }
 
 impl Builder {
@@ -81,9 +82,18 @@ impl Builder {
         self
     }
 
+    /// Leaves the address to listen on to the server.
+    pub fn no_address(mut self) -> Builder {
+        self.has_no_address = true;
+        self
+    }
+
     /// The command, with `dir` for the files that belong to this server.
     fn command(&self, dir: &Path) -> Command {
-        let mut args: Vec<String> = vec!["-a".into(), "127.0.0.1".into()];
+        let mut args: Vec<String> = Vec::new();
+        if !self.has_no_address {
+            args.extend(["-a".into(), "127.0.0.1".into()]);
+        }
         args.push("-p".into());
         args.push(self.port.map_or("-1".into(), |port| port.to_string()));
         args.push("--ports_file_dir".into());
