@@ -71,7 +71,8 @@ fn dialogues_hold_however_they_are_cut() {
                     let Some((file, cut)) = jobs.lock().unwrap().pop_front() else {
                         return;
                     };
-                    failures.lock().unwrap().extend(run::run_file(&file, cut));
+                    let failed = run::run_file(&file, cut);
+                    failures.lock().unwrap().extend(failed);
                 }
             });
         }
