@@ -268,3 +268,58 @@ fn unsub_max_is_exact_with_several_publishers() {
         subscriber.barrier();
     }
 }
+
+/// Four clients on several workers all publish to all of them at full speed. Bounded queues between
+/// workers that wait for each other would lock up here.
+#[test]
+fn workers_that_flood_each_other_do_not_lock_up() {
+    const MESSAGES: usize = 10_000;
+    for &workers in worker_counts() {
+        let server = Server::with_workers(workers);
+        let clients: Vec<Conn> = (0..4).map(|_| server.subscriber("mutual.* 1")).collect();
+        thread::scope(|scope| {
+            for (index, mut client) in clients.into_iter().enumerate() {
+                let mut writer = client.writer();
+                scope.spawn(move || {
+                    use std::io::Write;
+                    let bytes = numbered(&format!("mutual.{index}"), MESSAGES);
+                    writer.write_all(&bytes).expect("the server reads on");
+                });
+                scope.spawn(move || {
+                    let mut next = [0; 4];
+                    for _ in 0..4 * MESSAGES {
+                        let msg = client.next_msg();
+                        let from: usize = msg.subject["mutual.".len()..].parse().unwrap();
+                        assert_eq!(msg.payload, format!("{:06}", next[from]).as_bytes());
+                        next[from] += 1;
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// Headers reach those who negotiated them, and only the payload reaches the others, on whichever
+/// worker they are.
+#[test]
+fn headers_go_to_those_who_want_them() {
+    for &workers in worker_counts() {
+        let server = Server::with_workers(workers);
+        let mut subscribers: Vec<Conn> = (0..8).map(|_| server.open()).collect();
+        for (i, conn) in subscribers.iter_mut().enumerate() {
+            conn.handshake(&format!("{{\"verbose\":false,\"headers\":{}}}", i % 2 == 0));
+            conn.subscribe("head 1");
+        }
+        let mut publisher = server.open();
+        publisher.handshake(r#"{"verbose":false,"headers":true}"#);
+        publisher.send(b"HPUB head r 18 23\r\nNATS/1.0\r\nA: b\r\n\r\nhello\r\n");
+        publisher.send(b"PUB head 2\r\nhi\r\n");
+        for (i, conn) in subscribers.iter_mut().enumerate() {
+            conn.expect(match i % 2 {
+                0 => b"HMSG head 1 r 18 23\r\nNATS/1.0\r\nA: b\r\n\r\nhello\r\n",
+                _ => b"MSG head 1 r 5\r\nhello\r\n",
+            });
+            conn.expect(b"MSG head 1 2\r\nhi\r\n");
+        }
+    }
+}

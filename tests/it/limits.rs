@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::{Conn, Op, PATIENCE, Server, eventually, rss_kib};
+use crate::support::{Conn, Op, PATIENCE, Server, eventually, is_reference, rss_kib};
 
 /// Beyond the limit everybody gets INFO, the text and the end, also when they all come at once; a
 /// place that becomes free is given away again.
@@ -198,4 +198,35 @@ fn a_stuck_reader_does_not_stop_other_conversations() {
         }
     });
     drop(stuck);
+}
+
+/// A reader that begins late gets everything that fits into max_pending, in order, and then the
+/// server gives the memory back.
+#[test]
+fn a_late_reader_gets_everything_that_fits() {
+    const MESSAGES: usize = 30_000;
+    for workers in [1, 2] {
+        let mut server = Server::with_workers(workers);
+        let mut late = server.subscriber("late 1");
+        let mut publisher = server.client();
+        let rss_before = rss_kib(server.pid());
+        // 30 MiB, about half of the default limit.
+        for i in 0..MESSAGES {
+            publisher.send(format!("PUB late 1024\r\n{i:01024}\r\n").as_bytes());
+        }
+        publisher.barrier();
+        for i in 0..MESSAGES {
+            let result = late.try_expect(format!("MSG late 1 1024\r\n{i:01024}\r\n").as_bytes());
+            result.unwrap_or_else(|text| panic!("message {i}: {text}"));
+        }
+        late.barrier();
+        let mut left = 0;
+        let is_returned = is_reference()
+            || eventually(PATIENCE, || {
+                left = rss_kib(server.pid()).saturating_sub(rss_before);
+                left < 12 * 1024
+            });
+        assert!(is_returned, "{left} KiB stay after 30 MiB were queued");
+        server.assert_healthy();
+    }
 }

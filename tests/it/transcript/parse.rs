@@ -50,6 +50,8 @@ pub enum What {
     Open,
     /// Write these bytes.
     Send(Vec<u8>),
+    /// Stop writing; what the server still says can be read.
+    End,
     /// Stop writing, and wait until the server has closed too.
     Close,
     /// These bytes come next.
@@ -175,6 +177,7 @@ fn parse_step(line: usize, text: &str) -> Result<Step, String> {
 fn parse_sent(text: &str) -> Result<What, String> {
     match text {
         "(open)" => Ok(What::Open),
+        "(end)" => Ok(What::End),
         "(close)" => Ok(What::Close),
         _ if text.starts_with('(') => Err(format!("unknown: {text}")),
         _ => Ok(What::Send(unescape(text)?)),

@@ -109,6 +109,10 @@ impl Run<'_> {
         match &step.what {
             What::Open => self.talking(name).map(drop),
             What::Send(bytes) => self.send(name, bytes),
+            What::End => {
+                self.talking(name)?.shut_down_write();
+                Ok(())
+            }
             What::Close => {
                 let mut conn = self.conns.remove(name).ok_or("it is not open")?;
                 conn.shut_down_write();
