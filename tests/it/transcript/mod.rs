@@ -26,6 +26,17 @@ pub enum Cut {
     Random(u64),
 }
 
+impl Cut {
+    /// Workers of the server for this run: which one a connection lands on must make no difference.
+    fn workers(self) -> u16 {
+        match self {
+            Cut::Whole => 2,
+            Cut::Bytes => 1,
+            Cut::Random(_) => 4,
+        }
+    }
+}
+
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,7 +9,7 @@ use crate::support::{Conn, Rng, Server, escape, is_reference};
 
 /// Runs all dialogues; a text for each that failed, beginning with file and line.
 pub fn run_file(file: &File, cut: Cut) -> Vec<String> {
-    let mut server = start(&file.options);
+    let mut server = start(&file.options, cut);
     let mut failures = Vec::new();
     for dialogue in &file.dialogues {
         let is_cut = !matches!(cut, Cut::Whole);
@@ -20,7 +20,7 @@ pub fn run_file(file: &File, cut: Cut) -> Vec<String> {
         }
         let own = (!dialogue.options.is_empty()).then(|| {
             let options = [file.options.clone(), dialogue.options.clone()].concat();
-            start(&options)
+            start(&options, cut)
         });
         let result = run_dialogue(dialogue, own.as_ref().unwrap_or(&server), cut);
         if let Err((line, text)) = result {
@@ -29,14 +29,14 @@ pub fn run_file(file: &File, cut: Cut) -> Vec<String> {
         }
         if !server.is_running() {
             failures.push(format!("{}:{}: the server died", file.name, dialogue.line));
-            server = start(&file.options);
+            server = start(&file.options, cut);
         }
     }
     failures
 }
 
-fn start(options: &Options) -> Server {
-    let builder = Server::builder();
+fn start(options: &Options, cut: Cut) -> Server {
+    let builder = Server::builder().workers(cut.workers());
     let builder = options.iter().fold(builder, |builder, (name, value)| {
         builder.option(name, value)
     });
