@@ -301,6 +301,13 @@ fn without_an_address_an_open_server_is_for_this_machine_only() {
         .all(|address| LOOPBACK.contains(&address.as_str()));
     assert!(is_local, "{addresses:?}");
     open.assert_healthy();
+    let has_ipv6 = std::fs::read_to_string("/proc/net/if_inet6")
+        .unwrap_or_default()
+        .contains(" lo");
+    if has_ipv6 {
+        let addr = (std::net::Ipv6Addr::LOCALHOST, open.addr().port()).into();
+        Conn::open(addr).quiet().barrier();
+    }
 
     let guarded = Server::builder()
         .no_address()
@@ -312,4 +319,46 @@ fn without_an_address_an_open_server_is_for_this_machine_only() {
         .iter()
         .any(|address| address.bytes().all(|byte| byte == b'0'));
     assert!(is_everywhere, "{addresses:?}");
+}
+
+/// SIGUSR1 makes the server open its log file anew, as log rotation wants it; SIGHUP asks for a
+/// reload, of which there is nothing to be done without a file. Neither disturbs a client.
+#[test]
+fn other_signals_do_not_disturb_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.log");
+    let path = file.display().to_string();
+    let mut server = Server::builder()
+        .arg("-D")
+        .arg("-l")
+        .arg(path)
+        .unread_log()
+        .start();
+    let text_in = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+    let mut client = server.subscriber("calm 1");
+    let has_first = || text_in("server.log").contains("Client connection created");
+    assert!(eventually(PATIENCE, has_first));
+
+    std::fs::rename(&file, dir.path().join("old.log")).unwrap();
+    server.signal(libc::SIGUSR1);
+    assert!(
+        eventually(PATIENCE, || file.exists()),
+        "the log file is not opened again"
+    );
+    let _second = server.client();
+    let has_second = || text_in("server.log").contains("Client connection created");
+    assert!(
+        eventually(PATIENCE, has_second),
+        "the log goes on elsewhere"
+    );
+
+    server.signal(libc::SIGHUP);
+    let has_answer = || text_in("server.log").contains("eload");
+    assert!(
+        eventually(PATIENCE, has_answer),
+        "nothing is said about the reload"
+    );
+    client.send(b"PUB calm 2\r\nhi\r\n");
+    client.expect(b"MSG calm 1 2\r\nhi\r\n");
+    server.assert_healthy();
 }
