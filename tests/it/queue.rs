@@ -4,7 +4,23 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::{Conn, Op, Server, worker_counts};
+use crate::support::{Conn, Msg, Op, PATIENCE, Server, eventually, worker_counts};
+
+/// Reads from all members in turn until `on_msg`, given the member's index and the message, says
+/// that it has seen enough. What goes round by another worker may come after the publisher's PONG.
+fn read_until(members: &mut [Conn], mut on_msg: impl FnMut(usize, Msg) -> bool) {
+    let mut is_enough = false;
+    let is_in_time = eventually(PATIENCE, || {
+        for (index, member) in members.iter_mut().enumerate() {
+            member.send(b"PING\r\n");
+            while let Op::Msg(msg) = member.next_op() {
+                is_enough |= on_msg(index, msg);
+            }
+        }
+        is_enough
+    });
+    assert!(is_in_time, "messages are missing");
+}
 
 /// Four members, and a plain subscriber besides: each message goes to one member and to the plain
 /// one, and no member is more than a fifth away from its fair share.
@@ -23,22 +39,15 @@ fn messages_spread_evenly_over_the_members() {
         for i in 0..MESSAGES {
             plain.expect(format!("MSG jobs.x 1 6\r\n{i:06}\r\n").as_bytes());
         }
-        // What goes round by another worker may come after the publisher's PONG: the members are
-        // asked one after another until everything is there.
-        publisher.send(b"PUB jobs.end 0\r\n\r\n");
         let mut seen = HashSet::new();
         let mut counts = vec![0_usize; members.len()];
-        while seen.len() < MESSAGES {
-            for (member, count) in members.iter_mut().zip(&mut counts) {
-                member.send(b"PING\r\n");
-                while let Op::Msg(msg) = member.next_op() {
-                    if msg.subject == "jobs.x" {
-                        assert!(seen.insert(msg.payload), "a message came twice");
-                        *count += 1;
-                    }
-                }
+        read_until(&mut members, |member, msg| {
+            if msg.subject == "jobs.x" {
+                assert!(seen.insert(msg.payload), "a message came twice");
+                counts[member] += 1;
             }
-        }
+            seen.len() == MESSAGES
+        });
         let share = MESSAGES / members.len();
         for count in &counts {
             assert!(
@@ -86,7 +95,7 @@ fn a_member_that_drains_under_load_costs_no_message() {
                 }
             });
             let mut published = 0;
-            while !is_published.load(Ordering::Acquire) {
+            while !is_published.load(Ordering::Acquire) && !passing.is_finished() {
                 publisher.send(&b"PUB drain 1\r\nx\r\n".repeat(20));
                 publisher.barrier();
                 published += 20;
@@ -184,28 +193,20 @@ fn one_group_over_different_subjects_gets_one_copy() {
         publisher.send(&b"PUB mix.a 1\r\nx\r\n".repeat(200));
         publisher.barrier();
         let mut count = 0;
-        while count < 200 {
-            for member in &mut members {
-                member.send(b"PING\r\n");
-                while let Op::Msg(_) = member.next_op() {
-                    count += 1;
-                }
-            }
-        }
+        read_until(&mut members, |_, _| {
+            count += 1;
+            count >= 200
+        });
         assert_eq!(count, 200, "{workers} workers");
         // A second copy would have been counted, or would stand before one of these.
         publisher.send(b"PUB mix.a 3\r\nend\r\n");
         publisher.barrier();
         let mut ends = 0;
-        while ends == 0 {
-            for member in &mut members {
-                member.send(b"PING\r\n");
-                while let Op::Msg(msg) = member.next_op() {
-                    assert_eq!(msg.payload, b"end", "{workers} workers");
-                    ends += 1;
-                }
-            }
-        }
+        read_until(&mut members, |_, msg| {
+            assert_eq!(msg.payload, b"end", "{workers} workers");
+            ends += 1;
+            true
+        });
         assert_eq!(ends, 1, "{workers} workers");
     }
 }

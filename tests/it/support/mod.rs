@@ -10,7 +10,7 @@ mod process;
 mod rng;
 mod server;
 
-pub use conn::{Conn, Op, escape};
+pub use conn::{Conn, Msg, Op, escape};
 pub use process::{context_switches, cpu_ticks, eventually, rss_kib};
 pub use rng::Rng;
 pub use server::{Server, is_reference, ports_file_addr, server_program};
