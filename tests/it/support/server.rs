@@ -320,8 +320,13 @@ impl Drop for Server {
         if std::thread::panicking() {
             let text = self.log.text();
             let lines: Vec<&str> = text.lines().collect();
+            // A panic of the server first, with the beginning of its back trace.
+            let panic = lines.iter().position(|line| line.contains("panicked at"));
+            let panic = panic
+                .map_or(&[][..], |at| &lines[at..lines.len().min(at + 40)])
+                .join("\n");
             let tail = lines[lines.len().saturating_sub(15)..].join("\n");
-            eprintln!("--- the end of the server's log\n{tail}\n---");
+            eprintln!("--- from the server's log\n{panic}\n[...]\n{tail}\n---");
         }
     }
 }
