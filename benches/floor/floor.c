@@ -21,7 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { READ_BYTES = 256 * 1024, EVENTS = 512, OUT_FLUSH = 256 * 1024, SPARES = 256 };
+enum { READ_BYTES = 256 * 1024, EVENTS = 512, OUT_FLUSH = 64 * 1024, SPARES = 256 };
 
 /* Bytes with an end: everything that grows. */
 struct bytes {

@@ -147,22 +147,25 @@ impl Flow {
         })
     }
 
-    /// Publishes without end for `time`, then waits for what is under way; returns deliveries a
-    /// second within that time.
-    pub fn run_for(&mut self, net: &mut Net, time: Duration) -> Result<f64, String> {
+    /// Publishes without end for `seconds`, then waits for what is under way; returns the deliveries
+    /// within each of those seconds.
+    pub fn run_for(&mut self, net: &mut Net, seconds: u32) -> Result<Vec<f64>, String> {
         self.aim(u32::MAX.into());
-        let before: u64 = self.groups.iter().map(|g| g.received).sum();
-        let start = Instant::now();
-        while start.elapsed() < time {
-            self.turn(net)?;
+        let mut rates = Vec::new();
+        for _ in 0..seconds {
+            let before: u64 = self.groups.iter().map(|g| g.received).sum();
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(1) {
+                self.turn(net)?;
+            }
+            let after: u64 = self.groups.iter().map(|g| g.received).sum();
+            rates.push((after - before) as f64 / start.elapsed().as_secs_f64());
         }
-        let after: u64 = self.groups.iter().map(|g| g.received).sum();
-        let rate = (after - before) as f64 / start.elapsed().as_secs_f64();
         self.stop_here();
         while !self.is_done() {
             self.turn(net)?;
         }
-        Ok(rate)
+        Ok(rates)
     }
 
     /// Fails if more arrived than was asked for.

@@ -4,7 +4,6 @@ use crate::args::Args;
 use crate::flow::{Batch, Flow, Outcome};
 use crate::net::Net;
 use crate::{Report, memory};
-use std::time::Duration;
 
 /// `load publish|pairs|fanout|fanin|queue`: one tenth of the messages first, to warm up, then all.
 pub fn run(shape: &str, args: &Args) -> Result<Report, String> {
@@ -52,12 +51,13 @@ pub fn run(shape: &str, args: &Args) -> Result<Report, String> {
     Ok(report(&net, &outcome))
 }
 
-/// `load stuck`: the rate of healthy subscribers, alone and beside one that never reads.
+/// `load stuck`: the rate of healthy subscribers, first alone, then from the moment on when another
+/// one stops reading.
 pub fn stuck(args: &Args) -> Result<Report, String> {
     let mut net = Net::new(args)?;
     let healthy: usize = args.get("conns", 100)?;
-    let size = args.get("size", 128)?;
-    let time = Duration::from_secs_f64(args.get("seconds", 5.0)?);
+    let size = args.get("size", 4096)?;
+    let seconds = args.get("seconds", 10)?;
     let mut flow = Flow::new(args.get("window", 8 << 20)?);
     args.finish()?;
     let mut subscribers = Vec::new();
@@ -71,17 +71,23 @@ pub fn stuck(args: &Args) -> Result<Report, String> {
         healthy as u64,
         &Batch::new("load.stuck", size, false),
     );
-    flow.run_for(&mut net, time / 5)?;
-    let alone = flow.run_for(&mut net, time)?;
+    flow.run_for(&mut net, 1)?;
+    let alone = mean(&flow.run_for(&mut net, seconds / 2)?);
     let stuck = net.open(b"SUB load.stuck 1\r\n")?;
     net.stop_reading(stuck)?;
-    let beside = flow.run_for(&mut net, time)?;
+    let beside = flow.run_for(&mut net, seconds)?;
+    let worst = beside.iter().copied().fold(f64::INFINITY, f64::min);
     let mut report = Report::new();
     report.insert("rate_alone".into(), alone.into());
-    report.insert("rate".into(), beside.into());
-    report.insert("rate_kept".into(), (beside / alone).into());
+    report.insert("rate".into(), mean(&beside).into());
+    report.insert("rate_kept".into(), (mean(&beside) / alone).into());
+    report.insert("rate_kept_worst_second".into(), (worst / alone).into());
     memory(&net, &mut report);
     Ok(report)
+}
+
+fn mean(rates: &[f64]) -> f64 {
+    rates.iter().sum::<f64>() / rates.len().max(1) as f64
 }
 
 /// Rate, CPU and memory of a run.

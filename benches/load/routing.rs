@@ -3,7 +3,7 @@
 //! `mixed` has 87 % literal, 9 % `*` and 4 % `>` subscriptions, laid out in blocks of one hundred so
 //! that each subject matches exactly three of them, one of each kind: four sites with a `>`
 //! subscription each, nine kinds of reading with a `*` each, 87 literal ones shared out among both.
-//! `literal` has only literal ones; `--copies` of them stand on each subject.
+//! `literal` has only literal ones, `--copies` of them on each subject.
 
 use crate::args::Args;
 use crate::flow::Outcome;
@@ -72,7 +72,13 @@ impl Layout {
                 )
             }
             Layout::Literal { .. } => {
-                write!(out, "fleet.s{}.d{}.k{}", index / 22, index % 22, index % 2)
+                write!(
+                    out,
+                    "fleet.s{}.d{}.k{}",
+                    index / 22,
+                    index % 22 / 2,
+                    index % 2
+                )
             }
         };
     }
@@ -82,7 +88,7 @@ impl Layout {
 pub fn run(args: &Args) -> Result<Report, String> {
     let mut net = Net::new(args)?;
     let count: u64 = args.get("count", 100_000)?;
-    let copies = args.get("copies", 3)?;
+    let copies = args.get("copies", 1)?;
     let layout = match args.get("layout", "mixed".to_string())?.as_str() {
         "mixed" if count.is_multiple_of(100) => Layout::Mixed,
         "mixed" => return Err("--count: mixed subscriptions come in hundreds".into()),
