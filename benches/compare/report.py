@@ -63,7 +63,7 @@ def evaluate(results):
     for load, runs, errors in results:
         for figure in load.figures:
             values = {name: median(runs[name], figure.key) for name in runs}
-            ours, theirs = values.get("midge"), values.get("nats")
+            ours, theirs = values.get(load.measured), values.get(load.reference)
             entries.append({
                 "group": load.group, "load": load.name, "figure": figure, "values": values,
                 "ratio": ratio(ours, theirs), "verdict": verdict(figure, ours, theirs),
@@ -78,12 +78,15 @@ def table(header, rows):
     return "\n".join(lines)
 
 
-def markdown(results, names, about):
+def markdown(results, about):
     parts = ["# Side by side", about]
     entries = evaluate(results)
     for group in dict.fromkeys(entry["group"] for entry in entries):
         parts.append(f"## {group}")
-        header = ["", "unit", *names, "midge/nats", "must", "aim", ""]
+        here = [(load, runs) for load, runs, _ in results if load.group == group]
+        names = list(dict.fromkeys(name for _, runs in here for name in runs))
+        divided = f"{here[0][0].measured}/{here[0][0].reference}"
+        header = ["", "unit", *names, divided, "must", "aim", ""]
         rows = []
         for entry in (e for e in entries if e["group"] == group):
             figure = entry["figure"]
@@ -96,11 +99,10 @@ def markdown(results, names, about):
                 "failed" if failed else MARKS[entry["verdict"]],
             ])
         parts.append(table(header, rows))
-        beside = [row for load, runs, _ in results if load.group == group
-                  for row in beside_rows(load, runs, names)]
+        beside = [row for load, runs in here for row in beside_rows(load, runs, names)]
         if beside:
             parts.append("Rates and memory of the same runs:")
-            parts.append(table(["", "", *names, "midge/nats"], beside))
+            parts.append(table(["", "", *names, divided], beside))
     errors = [f"- {load.name}: {text}" for load, _, errors in results for text in errors]
     if errors:
         parts.append("## What failed\n\n" + "\n".join(errors))
@@ -116,7 +118,7 @@ def beside_rows(load, runs, names):
         if all(value is None for value in values):
             continue
         by_name = dict(zip(names, values))
-        both = ratio(by_name.get("midge"), by_name.get("nats"))
+        both = ratio(by_name.get(load.measured), by_name.get(load.reference))
         shown = ["-" if value is None else form.format(value * scale) for value in values]
         yield [load.name, title, *shown, number(both)]
 

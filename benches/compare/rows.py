@@ -34,7 +34,12 @@ class Load:
     floor: bool = True  # the floor knows no wildcards and no queue groups
     connections: int = 600  # open files needed on either side
     spin: bool = True  # the load never sleeps where it has a core of its own
-    extra: list = field(default_factory=list)  # keys that the table of rates and memory leaves out
+    pinned: bool = True  # the server has one core
+    # Whose figure is divided by whose.
+    measured: str = "midge"
+    reference: str = "nats"
+    # Other ways to start midge, instead of midge beside nats-server: name and arguments.
+    variants: dict = field(default_factory=dict)
 
 
 def _core():
@@ -131,6 +136,18 @@ def _connections():
     ]
 
 
+def _workers():
+    # Twice the cores should bring 1.7 times the rate. Where load and servers have to share cores, the
+    # CPU time of each delivery tells: at most 2 / 1.7 of what it is with one worker.
+    figure = Figure("64 pairs, 128 B, two workers against one", CPU, 1.18, 1.08, unit="CPU s/M")
+    return [
+        Load("Workers", "two workers", "pairs --pairs 64 --size 128 --msgs 6000000", [figure],
+             "--msgs 600000", spin=False, pinned=False, measured="two workers",
+             reference="one worker",
+             variants={"one worker": "--workers 1", "two workers": "--workers 2"}),
+    ]
+
+
 def _footprint():
     size = [Figure("binary, stripped", "binary_bytes", 3.0, 2.2, "at_most", "MB", 1e-6)]
     rest = [
@@ -149,4 +166,4 @@ def _footprint():
     ]
 
 
-LOADS = _core() + _routing() + _connections() + _footprint()
+LOADS = _core() + _routing() + _connections() + _workers() + _footprint()

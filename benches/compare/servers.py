@@ -42,6 +42,13 @@ def cargo(*words):
     return paths[-1]
 
 
+def check_load(program):
+    """The load generator tests itself before anything is measured with it."""
+    done = subprocess.run([program, "check"], capture_output=True, text=True)
+    if done.returncode:
+        raise Trouble(f"the load generator is not right: {done.stderr.strip()}")
+
+
 def build_floor():
     out = ROOT / "target/compare/floor"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +109,9 @@ class Server:
         if self.name == "floor":
             return [self.program, str(port)]
         return [self.program, "-a", "127.0.0.1", "-p", str(port), *self.args]
+
+    def variant(self, name, words):
+        return Server(name, self.program, self.args + words.split())
 
     def stripped_bytes(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -173,12 +183,15 @@ class Runner:
             line = " ".join(server.command(port))
             words = ["start", "--exec", line, "--server", f"127.0.0.1:{port}", *words[1:]]
             return self.load(words, None)
-        if load.spin and self.load_core is not None:
+        server_core, load_core = self.server_core, self.load_core
+        if not load.pinned:
+            server_core = load_core = None
+        if load.spin and load_core is not None:
             words.append("--spin")
-        with server.running(self.server_core) as running:
+        with server.running(server_core) as running:
             words += ["--server", f"127.0.0.1:{running.port}", "--pid", str(running.process.pid)]
             try:
-                report = self.load(words, self.load_core)
+                report = self.load(words, load_core)
             except Trouble as trouble:
                 raise Trouble(f"{trouble}; {server.name}: {running.said()}") from None
         if "switches_per_second" in report:

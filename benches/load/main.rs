@@ -7,6 +7,7 @@
 //! just before the first publish and just after the last delivery.
 
 mod args;
+mod check;
 mod crowd;
 mod flow;
 mod frames;
@@ -40,6 +41,7 @@ usage: load SHAPE [--server HOST:PORT] [--pid SERVER] [--timeout SECONDS] [--spi
   broadcast  --conns N --msgs N --size N             one message at a time to everybody
   stuck      --conns N --seconds N --size N          healthy subscribers beside one that never reads
   start      --exec 'PROGRAM ARGUMENTS' --times N    from exec to the first PONG
+  check                                              is this program right?
 
 Full-speed loads take --window BYTES, the bound of what is published but not delivered in each group.
 --spin looks for events without ever sleeping.
@@ -78,6 +80,7 @@ fn run(shape: &str, args: &Args) -> Result<Report, String> {
         "churn" => crowd::churn(args),
         "broadcast" => crowd::broadcast(args),
         "start" => crowd::start(args),
+        "check" => check::run(args),
         _ => Err(format!("no such load\n{USAGE}")),
     }
 }
