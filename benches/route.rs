@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use midge::router::{
-    Batch, LocalOptions, MatchCache, Matches, Message, Overflow, Owner, Publisher, QueueLimits, Rng,
-    Router, Target,
+    Batch, LocalOptions, MatchCache, Matches, Message, Overflow, Owner, Publisher, QueueLimits,
+    Rng, Router, Target,
 };
 
 /// Counts live bytes, with what the allocator is asked for rounded as glibc does.
@@ -65,7 +65,9 @@ fn mixed(key: u32) -> String {
 fn filled(count: u32, subject: fn(u32) -> String) -> Router {
     let router = Router::new();
     for key in 0..count {
-        router.subscribe(subject(key).as_bytes(), None, target(key)).expect("valid");
+        router
+            .subscribe(subject(key).as_bytes(), None, target(key))
+            .expect("valid");
     }
     router
 }
@@ -80,7 +82,9 @@ fn report_memory(_: &mut Criterion) {
         for key in 0..1_000_000 {
             let subject = subject(key);
             let start = Instant::now();
-            let place = router.subscribe(subject.as_bytes(), None, target(key)).expect("valid");
+            let place = router
+                .subscribe(subject.as_bytes(), None, target(key))
+                .expect("valid");
             let took = start.elapsed();
             spent += took;
             longest = longest.max(took);
@@ -99,15 +103,20 @@ fn report_memory(_: &mut Criterion) {
         let took = start.elapsed();
         drop(places);
         let left = LIVE_BYTES.load(Ordering::Relaxed) - before;
-        println!("memory/{name}: {left} B left; unsubscribe {} ns", took.as_nanos() / 1_000_000);
+        println!(
+            "memory/{name}: {left} B left; unsubscribe {} ns",
+            took.as_nanos() / 1_000_000
+        );
     }
 }
 
 fn cached(c: &mut Criterion) {
     let mut group = c.benchmark_group("cached");
-    for (name, published) in
-        [("literal", literal(77)), ("wildcard", "site.0000099.a".to_owned()), ("none", "no.no".to_owned())]
-    {
+    for (name, published) in [
+        ("literal", literal(77)),
+        ("wildcard", "site.0000099.a".to_owned()),
+        ("none", "no.no".to_owned()),
+    ] {
         let router = filled(1000, mixed);
         let mut cache = MatchCache::new();
         for _ in 0..3 {
@@ -115,11 +124,25 @@ fn cached(c: &mut Criterion) {
         }
         let allocations = ALLOCATIONS.load(Ordering::Relaxed);
         for _ in 0..1000 {
-            black_box(cache.lookup(&router, black_box(published.as_bytes())).plain.len());
+            black_box(
+                cache
+                    .lookup(&router, black_box(published.as_bytes()))
+                    .plain
+                    .len(),
+            );
         }
-        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), allocations, "a hit allocates nothing");
+        assert_eq!(
+            ALLOCATIONS.load(Ordering::Relaxed),
+            allocations,
+            "a hit allocates nothing"
+        );
         group.bench_function(name, |b| {
-            b.iter(|| cache.lookup(&router, black_box(published.as_bytes())).plain.len());
+            b.iter(|| {
+                cache
+                    .lookup(&router, black_box(published.as_bytes()))
+                    .plain
+                    .len()
+            });
         });
     }
     // In random order, all of them in the cache.
@@ -127,7 +150,7 @@ fn cached(c: &mut Criterion) {
     let subjects: Vec<String> = (0..4000).map(literal).collect();
     let mut cache = MatchCache::new();
     let mut rng = Rng::new(1);
-    for _ in 0..100_000 {
+    for _ in 0..1_000_000 {
         cache.lookup(&router, subjects[rng.below(4000) as usize].as_bytes());
     }
     group.bench_function("4000 literals in random order", |b| {
@@ -155,35 +178,58 @@ fn uncached(c: &mut Criterion) {
                 });
             });
             let mut cache = MatchCache::new();
-            group.bench_function(BenchmarkId::new(format!("{name} through a cache"), count), |b| {
-                b.iter(|| {
-                    next = (next + 1) % published.len();
-                    cache.lookup(&router, published[next].as_bytes()).plain.len()
-                });
-            });
+            group.bench_function(
+                BenchmarkId::new(format!("{name} through a cache"), count),
+                |b| {
+                    b.iter(|| {
+                        next = (next + 1) % published.len();
+                        cache
+                            .lookup(&router, published[next].as_bytes())
+                            .plain
+                            .len()
+                    });
+                },
+            );
         }
     }
 }
 
 fn publish(c: &mut Criterion) {
     let mut group = c.benchmark_group("publish");
-    let message = |subject| Message { subject, payload: &[7; 64], ..Message::default() };
+    let message = |subject| Message {
+        subject,
+        payload: &[7; 64],
+        ..Message::default()
+    };
     let router = Arc::new(Router::new());
     let seen = Arc::new(AtomicUsize::new(0));
     let counter = seen.clone();
     let callback = LocalOptions::callback(move |message, _| {
         counter.store(message.payload.len(), Ordering::Relaxed);
     });
-    let _callback = router.subscribe_local(b"sensors.kiln1.t", None, callback).expect("valid");
+    let _callback = router
+        .subscribe_local(b"sensors.kiln1.t", None, callback)
+        .expect("valid");
     let mut publisher = Publisher::new(&router);
     let subject = black_box(&b"sensors.kiln1.t"[..]);
-    group.bench_function("one callback", |b| b.iter(|| publisher.publish(&message(subject))));
+    group.bench_function("one callback", |b| {
+        b.iter(|| publisher.publish(&message(subject)))
+    });
     let nowhere = black_box(&b"sensors.kiln2.t"[..]);
-    group.bench_function("no match", |b| b.iter(|| publisher.publish(&message(nowhere))));
+    group.bench_function("no match", |b| {
+        b.iter(|| publisher.publish(&message(nowhere)))
+    });
 
-    let limits = QueueLimits { messages: 1000, bytes: 1 << 20 };
+    let limits = QueueLimits {
+        messages: 1000,
+        bytes: 1 << 20,
+    };
     let queue = router
-        .subscribe_local(b"queue", None, LocalOptions::queue(limits, Overflow::Refuse))
+        .subscribe_local(
+            b"queue",
+            None,
+            LocalOptions::queue(limits, Overflow::Refuse),
+        )
         .expect("valid");
     let mut batch = Batch::default();
     group.bench_function("queue, taken by 64", |b| {
@@ -192,22 +238,35 @@ fn publish(c: &mut Criterion) {
             publisher.publish(&message(black_box(b"queue")));
             pushed += 1;
             if pushed % 64 == 0 {
-                queue.queue().map(|queue| queue.take(&mut batch, Duration::ZERO));
-                black_box(batch.iter().map(|message| message.payload.len()).sum::<usize>());
+                queue
+                    .queue()
+                    .map(|queue| queue.take(&mut batch, Duration::ZERO));
+                black_box(
+                    batch
+                        .iter()
+                        .map(|message| message.payload.len())
+                        .sum::<usize>(),
+                );
             }
         });
     });
 
     let answer = LocalOptions::callback(move |request: &Message<'_>, outbox| {
         let subject = request.reply.unwrap_or_default();
-        outbox.publish(&Message { subject, payload: request.payload, ..Message::default() });
+        outbox.publish(&Message {
+            subject,
+            payload: request.payload,
+            ..Message::default()
+        });
     });
     let _responder = router.subscribe_local(b"ask", None, answer).expect("valid");
     let counter = seen.clone();
     let inbox = LocalOptions::callback(move |message, _| {
         counter.store(message.payload.len(), Ordering::Relaxed);
     });
-    let _inbox = router.subscribe_local(b"_INBOX.me.*", None, inbox).expect("valid");
+    let _inbox = router
+        .subscribe_local(b"_INBOX.me.*", None, inbox)
+        .expect("valid");
     group.bench_function("request and reply, inline", |b| {
         let mut request = 0u32;
         b.iter(|| {
@@ -216,7 +275,10 @@ fn publish(c: &mut Criterion) {
             for (at, byte) in reply[10..].iter_mut().enumerate() {
                 *byte = b'a' + (request >> (4 * at) & 15) as u8;
             }
-            publisher.publish(&Message { reply: Some(&reply), ..message(black_box(b"ask")) })
+            publisher.publish(&Message {
+                reply: Some(&reply),
+                ..message(black_box(b"ask"))
+            })
         });
     });
 }

@@ -112,9 +112,14 @@ mod tests {
             b"a.*.c", b"a.*.>", b"*.*.c",
         ];
         for pattern in patterns {
-            let watches: Vec<_> =
-                subjects.iter().map(|subject| Generations::watch(&hasher, subject)).collect();
-            let before: Vec<_> = watches.iter().map(|&watch| generations.stamp(watch)).collect();
+            let watches: Vec<_> = subjects
+                .iter()
+                .map(|subject| Generations::watch(&hasher, subject))
+                .collect();
+            let before: Vec<_> = watches
+                .iter()
+                .map(|&watch| generations.stamp(watch))
+                .collect();
             generations.bump(&hasher, pattern);
             for (index, subject) in subjects.iter().enumerate() {
                 let moved = generations.stamp(watches[index]) != before[index];
@@ -132,11 +137,17 @@ mod tests {
         let watches: Vec<_> = (0..200)
             .map(|n| Generations::watch(&hasher, format!("orders.region{n}.new").as_bytes()))
             .collect();
-        let before: Vec<_> = watches.iter().map(|&watch| generations.stamp(watch)).collect();
+        let before: Vec<_> = watches
+            .iter()
+            .map(|&watch| generations.stamp(watch))
+            .collect();
         for n in 0..100 {
             generations.bump(&hasher, format!("_INBOX.client{n}.*").as_bytes());
         }
-        let moved = watches.iter().zip(&before).filter(|(w, b)| generations.stamp(**w) != **b);
+        let moved = watches
+            .iter()
+            .zip(&before)
+            .filter(|(w, b)| generations.stamp(**w) != **b);
         assert!(moved.count() < 40, "about five expected");
     }
 }

@@ -38,7 +38,11 @@ impl List {
     pub(super) const EMPTY: List = List(MARK | u32::MAX as u64);
 
     pub(super) fn from_bytes(bytes: &[u8]) -> List {
-        List(bytes.first_chunk().map_or(Self::EMPTY.0, |bytes| u64::from_ne_bytes(*bytes)))
+        List(
+            bytes
+                .first_chunk()
+                .map_or(Self::EMPTY.0, |bytes| u64::from_ne_bytes(*bytes)),
+        )
     }
 
     pub(super) fn to_bytes(self) -> [u8; 8] {
@@ -115,7 +119,11 @@ impl TargetSet {
     fn insert(&mut self, target: Target) {
         let members = &mut self.members;
         members.push(target);
-        let hash_at = |&at: &u32| members.get(at as usize).map_or(0, |&member| hash_target(member));
+        let hash_at = |&at: &u32| {
+            members
+                .get(at as usize)
+                .map_or(0, |&member| hash_target(member))
+        };
         if let Some(positions) = &mut self.positions {
             positions.insert_unique(hash_target(target), (members.len() - 1) as u32, hash_at);
         } else if members.len() >= INDEXED_FROM {
@@ -132,7 +140,9 @@ impl TargetSet {
             return self.members.iter().position(|&member| member == target);
         };
         let is_target = |&at: &u32| self.members.get(at as usize) == Some(&target);
-        positions.find(hash_target(target), is_target).map(|&at| at as usize)
+        positions
+            .find(hash_target(target), is_target)
+            .map(|&at| at as usize)
     }
 
     fn remove(&mut self, target: Target) -> bool {
@@ -160,8 +170,11 @@ impl TargetSet {
         let members = &mut self.members;
         if members.len() < members.capacity() / 4 {
             members.shrink_to(members.len() * 2);
-            let hash_at =
-                |&at: &u32| members.get(at as usize).map_or(0, |&member| hash_target(member));
+            let hash_at = |&at: &u32| {
+                members
+                    .get(at as usize)
+                    .map_or(0, |&member| hash_target(member))
+            };
             if members.len() < INDEXED_FROM / 2 {
                 self.positions = None;
             } else if let Some(positions) = &mut self.positions {
@@ -306,16 +319,25 @@ impl Lists {
     fn intern(&mut self, hasher: &Hasher, text: &[u8]) -> NameId {
         let hash = hasher.hash(text);
         let names = &mut self.names;
-        let is_it = |&id: &NameId| names.get(id as usize).is_some_and(|name| *name.text == *text);
+        let is_it = |&id: &NameId| {
+            names
+                .get(id as usize)
+                .is_some_and(|name| *name.text == *text)
+        };
         if let Some(&id) = self.name_ids.find(hash, is_it) {
             if let Some(name) = names.get_mut(id as usize) {
                 name.uses += 1;
             }
             return id;
         }
-        let id = names.insert(Name { text: text.into(), uses: 1 }) as NameId;
+        let id = names.insert(Name {
+            text: text.into(),
+            uses: 1,
+        }) as NameId;
         self.name_ids.insert_unique(hash, id, |&id| {
-            names.get(id as usize).map_or(0, |name| hasher.hash(&name.text))
+            names
+                .get(id as usize)
+                .map_or(0, |name| hasher.hash(&name.text))
         });
         id
     }
@@ -432,7 +454,11 @@ const ARENA_CHUNK: u32 = 256;
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Arena { chunks: Vec::new(), open: Vec::new(), len: 0 }
+        Arena {
+            chunks: Vec::new(),
+            open: Vec::new(),
+            len: 0,
+        }
     }
 }
 
@@ -454,11 +480,15 @@ impl<T> Arena<T> {
     }
 
     fn get(&self, index: u32) -> Option<&T> {
-        self.chunks.get((index / ARENA_CHUNK) as usize)?.get((index % ARENA_CHUNK) as usize)
+        self.chunks
+            .get((index / ARENA_CHUNK) as usize)?
+            .get((index % ARENA_CHUNK) as usize)
     }
 
     fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.chunks.get_mut((index / ARENA_CHUNK) as usize)?.get_mut((index % ARENA_CHUNK) as usize)
+        self.chunks
+            .get_mut((index / ARENA_CHUNK) as usize)?
+            .get_mut((index % ARENA_CHUNK) as usize)
     }
 
     fn remove(&mut self, index: u32) {

@@ -59,13 +59,19 @@ impl LocalOptions {
     pub fn callback(
         callback: impl Fn(&Message<'_>, &mut Outbox) + Send + Sync + 'static,
     ) -> LocalOptions {
-        LocalOptions { sink: Sink::Callback(Box::new(callback)), messages_max: usize::MAX }
+        LocalOptions {
+            sink: Sink::Callback(Box::new(callback)),
+            messages_max: usize::MAX,
+        }
     }
 
     /// Fills a queue; see [`LocalHandle::queue`].
     pub fn queue(limits: QueueLimits, overflow: Overflow) -> LocalOptions {
         let queue = LocalQueue::new(limits, overflow, None);
-        LocalOptions { sink: Sink::Queue(queue), messages_max: usize::MAX }
+        LocalOptions {
+            sink: Sink::Queue(queue),
+            messages_max: usize::MAX,
+        }
     }
 
     /// Fills a queue, and calls `on_ready` on the publisher's thread whenever it stops being empty.
@@ -75,7 +81,10 @@ impl LocalOptions {
         on_ready: impl Fn() + Send + Sync + 'static,
     ) -> LocalOptions {
         let queue = LocalQueue::new(limits, overflow, Some(Box::new(on_ready)));
-        LocalOptions { sink: Sink::Queue(queue), messages_max: usize::MAX }
+        LocalOptions {
+            sink: Sink::Queue(queue),
+            messages_max: usize::MAX,
+        }
     }
 
     /// Ends the subscription by itself after so many messages, at least one.
@@ -99,7 +108,9 @@ pub struct LocalSub {
 
 impl std::fmt::Debug for LocalSub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalSub").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("LocalSub")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,7 +165,10 @@ impl LocalSub {
     #[cold]
     fn deliver_counted(&self, router: &Router, message: &Message<'_>, outbox: &mut Outbox) -> bool {
         let one_less = |left: usize| left.checked_sub(1);
-        let Ok(left) = self.left.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less) else {
+        let Ok(left) = self
+            .left
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less)
+        else {
             return false;
         };
         // Out of the router first: the callback may count on it.
@@ -250,7 +264,8 @@ impl Router {
             queue,
             |index| Target::new(Owner::LOCAL, generation, index.locals.vacant_key() as u32),
             |index, place| {
-                let target = Target::new(Owner::LOCAL, generation, index.locals.vacant_key() as u32);
+                let target =
+                    Target::new(Owner::LOCAL, generation, index.locals.vacant_key() as u32);
                 let sub = Arc::new(LocalSub {
                     target,
                     place,
@@ -264,7 +279,11 @@ impl Router {
             },
         )?;
         let sub = made.ok_or(SubjectError::Full)?;
-        Ok(LocalHandle { router: self.clone(), sub, is_detached: false })
+        Ok(LocalHandle {
+            router: self.clone(),
+            sub,
+            is_detached: false,
+        })
     }
 }
 

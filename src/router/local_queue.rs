@@ -71,7 +71,11 @@ impl Batch {
 
     /// The first message.
     pub fn front(&self) -> Option<Message<'_>> {
-        if self.count == 0 { None } else { Some(parse(&self.bytes[self.head..])?.0) }
+        if self.count == 0 {
+            None
+        } else {
+            Some(parse(&self.bytes[self.head..])?.0)
+        }
     }
 
     /// Drops the first message.
@@ -132,11 +136,21 @@ fn parse(bytes: &[u8]) -> Option<(Message<'_>, usize)> {
     let (subject, rest) = rest.split_at_checked(len(0) as usize)?;
     let (reply, rest) = match reply_bytes {
         NO_REPLY => (None, rest),
-        bytes => rest.split_at_checked(bytes as usize).map(|(reply, rest)| (Some(reply), rest))?,
+        bytes => rest
+            .split_at_checked(bytes as usize)
+            .map(|(reply, rest)| (Some(reply), rest))?,
     };
     let (headers, rest) = rest.split_at_checked(len(8) as usize)?;
     let (payload, rest) = rest.split_at_checked(len(12) as usize)?;
-    Some((Message { subject, reply, headers, payload }, bytes.len() - rest.len()))
+    Some((
+        Message {
+            subject,
+            reply,
+            headers,
+            payload,
+        },
+        bytes.len() - rest.len(),
+    ))
 }
 
 /// A message that owns its bytes.
@@ -149,7 +163,9 @@ impl OwnedMessage {
     /// The message, borrowed.
     pub fn message(&self) -> Message<'_> {
         // A record is made by `Batch::push` only, so it always parses.
-        parse(&self.record).map(|(message, _)| message).unwrap_or_default()
+        parse(&self.record)
+            .map(|(message, _)| message)
+            .unwrap_or_default()
     }
 }
 
@@ -165,7 +181,10 @@ pub struct QueueLimits {
 impl Default for QueueLimits {
     /// 65,536 messages, 64 MiB.
     fn default() -> Self {
-        QueueLimits { messages: 65_536, bytes: 64 * 1024 * 1024 }
+        QueueLimits {
+            messages: 65_536,
+            bytes: 64 * 1024 * 1024,
+        }
     }
 }
 
@@ -339,7 +358,11 @@ impl LocalQueue {
                 let waited = self.room.wait_timeout_while(state, timeout, is_full);
                 let (mut state, result) = waited.unwrap_or_else(PoisonError::into_inner);
                 state.writers_waiting -= 1;
-                if result.timed_out() { Err(Pushed::Dropped) } else { Ok(state) }
+                if result.timed_out() {
+                    Err(Pushed::Dropped)
+                } else {
+                    Ok(state)
+                }
             }
         }
     }
@@ -354,7 +377,10 @@ impl LocalQueue {
         let started = Instant::now();
         state.readers_waiting += 1;
         while state.batch.is_empty() && !state.is_closed {
-            let Some(left) = timeout.checked_sub(started.elapsed()).filter(|d| !d.is_zero()) else {
+            let Some(left) = timeout
+                .checked_sub(started.elapsed())
+                .filter(|d| !d.is_zero())
+            else {
                 break;
             };
             let waited = self.ready.wait_timeout(state, left);

@@ -28,7 +28,11 @@ pub struct Group {
 impl Group {
     /// A group made by hand, for tests and for owners that narrow one down.
     pub fn new(name: &[u8], members: impl IntoIterator<Item = Target>) -> Group {
-        Group { name: name.into(), members: members.into_iter().collect(), id: NameId::MAX }
+        Group {
+            name: name.into(),
+            members: members.into_iter().collect(),
+            id: NameId::MAX,
+        }
     }
 }
 
@@ -65,7 +69,10 @@ impl Matches {
 
     /// The in-process subscription behind a target of [`Owner::LOCAL`].
     pub fn local(&self, target: Target) -> Option<&Arc<LocalSub>> {
-        let at = self.locals.binary_search_by_key(&target, |&(local, _)| local).ok()?;
+        let at = self
+            .locals
+            .binary_search_by_key(&target, |&(local, _)| local)
+            .ok()?;
         Some(&self.locals[at].1)
     }
 
@@ -135,7 +142,8 @@ impl Matches {
         let members = self.groups.iter().flat_map(|group| &group.members);
         let targets = self.plain[ports..].iter().chain(members);
         let locals = targets.filter(|target| target.owner() == Owner::LOCAL);
-        self.locals.extend(locals.filter_map(|&target| Some((target, resolve(target)?))));
+        self.locals
+            .extend(locals.filter_map(|&target| Some((target, resolve(target)?))));
         self.locals.sort_unstable_by_key(|&(target, _)| target);
         self.locals.dedup_by_key(|&mut (target, _)| target);
     }
@@ -150,16 +158,19 @@ impl Matches {
         }
     }
 
-    /// Bytes on the heap.
-    pub(super) fn heap_bytes(&self) -> usize {
-        let spilled = |targets: &Targets| {
-            if targets.spilled() { targets.capacity() * size_of::<Target>() + 16 } else { 0 }
+    /// Bytes on the heap that a compact copy takes.
+    pub(super) fn compact_bytes(&self) -> usize {
+        let spilled = |targets: &Targets| match targets.len() {
+            0..=2 => 0,
+            many => many * size_of::<Target>() + 16,
         };
-        let groups: usize =
-            self.groups.iter().map(|g| size_of::<Group>() + spilled(&g.members)).sum();
+        let groups = self
+            .groups
+            .iter()
+            .map(|g| size_of::<Group>() + spilled(&g.members));
         spilled(&self.plain)
-            + groups
-            + self.locals.capacity() * size_of::<(Target, Arc<LocalSub>)>()
+            + groups.sum::<usize>()
+            + self.locals.len() * size_of::<(Target, Arc<LocalSub>)>()
     }
 
     fn group(&mut self, id: NameId, name: &Arc<[u8]>) -> &mut Group {
@@ -173,9 +184,16 @@ impl Matches {
             index.get(&id).copied()
         };
         let at = known.unwrap_or_else(|| {
-            let spare = self.scratch.as_mut().and_then(|scratch| scratch.spare.pop());
+            let spare = self
+                .scratch
+                .as_mut()
+                .and_then(|scratch| scratch.spare.pop());
             let members = spare.unwrap_or_default();
-            self.groups.push(Group { name: name.clone(), members, id });
+            self.groups.push(Group {
+                name: name.clone(),
+                members,
+                id,
+            });
             self.groups.len() - 1
         });
         &mut self.groups[at]

@@ -19,7 +19,10 @@ pub mod local_queue;
 pub mod matches;
 pub mod publisher;
 pub mod queue_pick;
-#[expect(clippy::module_inception, reason = "the room and its central type share the name")]
+#[expect(
+    clippy::module_inception,
+    reason = "the room and its central type share the name"
+)]
 pub mod router;
 pub mod slots;
 pub mod table;

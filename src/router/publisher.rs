@@ -102,8 +102,11 @@ struct Delivery {
 impl Publisher {
     /// A publisher; owns next to no memory until used.
     pub fn new(router: &Arc<Router>) -> Publisher {
-        let delivery =
-            Delivery { rng: Rng::from_entropy(), ports: Arc::default(), ports_version: 0 };
+        let delivery = Delivery {
+            rng: Rng::from_entropy(),
+            ports: Arc::default(),
+            ports_version: 0,
+        };
         Publisher {
             router: router.clone(),
             cache: MatchCache::new(),
@@ -131,7 +134,9 @@ impl Publisher {
         if matches.is_empty() {
             return 0;
         }
-        let copies = self.delivery.deliver(&self.router, matches, message, &mut self.outbox);
+        let copies = self
+            .delivery
+            .deliver(&self.router, matches, message, &mut self.outbox);
         if !self.outbox.is_idle() {
             self.publish_nested();
         }
@@ -140,7 +145,12 @@ impl Publisher {
 
     #[cold]
     fn publish_nested(&mut self) {
-        let Publisher { router, cache, outbox, delivery } = self;
+        let Publisher {
+            router,
+            cache,
+            outbox,
+            delivery,
+        } = self;
         outbox.drain(router, |message, outbox| {
             let matches = cache.lookup(router, message.subject);
             delivery.deliver(router, matches, message, outbox);
@@ -179,7 +189,9 @@ impl Delivery {
     fn post(&mut self, router: &Router, targets: &[Target], message: &Message<'_>) -> usize {
         self.renew_ports(router);
         let by_owner = targets.chunk_by(|a, b| a.owner() == b.owner());
-        by_owner.map(|targets| self.post_to(targets[0].owner(), targets, message)).sum()
+        by_owner
+            .map(|targets| self.post_to(targets[0].owner(), targets, message))
+            .sum()
     }
 
     fn post_to(&self, owner: Owner, targets: &[Target], message: &Message<'_>) -> usize {

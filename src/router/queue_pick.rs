@@ -15,7 +15,9 @@ impl Rng {
     /// A generator with a seed of its own.
     pub fn from_entropy() -> Rng {
         use std::hash::{BuildHasher, Hasher};
-        Rng(foldhash::quality::RandomState::default().build_hasher().finish())
+        Rng(foldhash::quality::RandomState::default()
+            .build_hasher()
+            .finish())
     }
 
     /// The next 64 bits (the wyrand step: one multiplication).
@@ -38,15 +40,15 @@ impl Rng {
 ///
 /// Source: core-protocol section 4, "Selection".
 #[inline]
-pub fn pick(
-    group: &Group,
-    rng: &mut Rng,
-    mut able: impl FnMut(Target) -> bool,
-) -> Option<Target> {
+pub fn pick(group: &Group, rng: &mut Rng, mut able: impl FnMut(Target) -> bool) -> Option<Target> {
     let count = group.members.len();
     let start = rng.below(count.min(u32::MAX as usize) as u32) as usize;
     let (before, after) = group.members.split_at_checked(start)?;
-    after.iter().chain(before).copied().find(|&member| able(member))
+    after
+        .iter()
+        .chain(before)
+        .copied()
+        .find(|&member| able(member))
 }
 
 #[cfg(test)]
@@ -69,7 +71,10 @@ mod tests {
                 let target = pick(&group, &mut rng, |_| true).unwrap();
                 picked[target.key() as usize] += 1;
             }
-            assert!(picked.iter().all(|n| (800..=1200).contains(n)), "{picked:?}");
+            assert!(
+                picked.iter().all(|n| (800..=1200).contains(n)),
+                "{picked:?}"
+            );
         }
     }
 

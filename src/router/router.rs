@@ -188,6 +188,10 @@ impl Router {
 
     /// Hands subject and queue name of a subscription to `out`, if it is there. The index is locked
     /// meanwhile, so `out` must not call the router.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a name for this type would say less"
+    )]
     pub fn describe(
         &self,
         place: Place,
@@ -213,7 +217,10 @@ impl Router {
         let watch = Generations::watch(&self.hasher, subject);
         let index = self.read();
         index.matches(subject, hash, out);
-        Stamp { watch, sum: self.generations.stamp(watch) }
+        Stamp {
+            watch,
+            sum: self.generations.stamp(watch),
+        }
     }
 
     /// Whether nothing that concerns the match changed since the stamp was taken.

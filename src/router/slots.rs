@@ -71,11 +71,18 @@ impl Default for Slots {
 }
 
 const fn split(handle: u32) -> (usize, usize) {
-    (handle as usize >> 10, handle as usize & (CHUNK_SLOTS_MAX - 1))
+    (
+        handle as usize >> 10,
+        handle as usize & (CHUNK_SLOTS_MAX - 1),
+    )
 }
 
 fn class_of(slot_bytes: usize) -> usize {
-    if slot_bytes > SLOT_BYTES_MAX { 0 } else { slot_bytes / 8 }
+    if slot_bytes > SLOT_BYTES_MAX {
+        0
+    } else {
+        slot_bytes / 8
+    }
 }
 
 impl Slots {
@@ -220,7 +227,10 @@ impl Slots {
 
     /// Takes a chunk off the list of those with room.
     fn close(&mut self, class: usize, index: u32) {
-        let (prev, next) = (self.chunks[index as usize].prev, self.chunks[index as usize].next);
+        let (prev, next) = (
+            self.chunks[index as usize].prev,
+            self.chunks[index as usize].next,
+        );
         match self.chunks.get_mut(prev as usize) {
             Some(chunk) => chunk.next = next,
             None => self.open[class] = next,

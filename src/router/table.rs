@@ -27,8 +27,11 @@ struct Bucket {
     handles: [u32; BUCKET_HANDLES],
 }
 
-const EMPTY: Bucket =
-    Bucket { tags: [0; BUCKET_HANDLES], next: NO_BUCKET, handles: [0; BUCKET_HANDLES] };
+const EMPTY: Bucket = Bucket {
+    tags: [0; BUCKET_HANDLES],
+    next: NO_BUCKET,
+    handles: [0; BUCKET_HANDLES],
+};
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const LOWS: u64 = 0x7F7F_7F7F_7F7F_7F7F;
@@ -75,6 +78,9 @@ impl Bucket {
     }
 }
 
+/// What a bucket with its overflow holds, nearly always.
+type Moved<T> = smallvec::SmallVec<[T; 2 * BUCKET_HANDLES]>;
+
 /// A run of buckets in chunks, so that growing never moves one.
 #[derive(Default)]
 struct Buckets {
@@ -85,7 +91,8 @@ struct Buckets {
 impl Buckets {
     fn push(&mut self) {
         if self.count == self.chunks.len() * CHUNK_BUCKETS {
-            self.chunks.push(vec![EMPTY; CHUNK_BUCKETS].into_boxed_slice());
+            self.chunks
+                .push(vec![EMPTY; CHUNK_BUCKETS].into_boxed_slice());
         }
         self.count += 1;
     }
@@ -196,7 +203,11 @@ impl Table {
     fn home(&self, hash: u64) -> usize {
         let base = 1usize << self.main.count.ilog2();
         let wide = hash as usize & (2 * base - 1);
-        if wide < self.main.count { wide } else { wide & (base - 1) }
+        if wide < self.main.count {
+            wide
+        } else {
+            wide & (base - 1)
+        }
     }
 
     /// Adds one bucket and moves into it what belongs there from the bucket it is split from.
@@ -207,29 +218,36 @@ impl Table {
             return;
         }
         let from = added - (1 << added.ilog2());
-        for handle in self.empty_out(from) {
-            let hash = hash_of(handle);
-            self.put(self.home(hash), tag_of(hash), handle);
-        }
+        let moved = self.empty_out(from);
+        self.put_all(&moved, hash_of);
     }
 
     /// Takes the last bucket away; its handles return to the bucket it was split from.
     fn shrink(&mut self, hash_of: &mut impl FnMut(u32) -> u64) {
         let moved = self.empty_out(self.main.count - 1);
         self.main.pop();
-        for handle in moved {
-            let hash = hash_of(handle);
+        self.put_all(&moved, hash_of);
+    }
+
+    fn put_all(&mut self, handles: &[u32], hash_of: &mut impl FnMut(u32) -> u64) {
+        // All hashes first: each is a cache miss, and without a decision in between they overlap.
+        let hashes: Moved<u64> = handles.iter().map(|&handle| hash_of(handle)).collect();
+        for (&handle, hash) in handles.iter().zip(hashes) {
             self.put(self.home(hash), tag_of(hash), handle);
         }
     }
 
     /// Empties a bucket and its overflow.
-    fn empty_out(&mut self, index: usize) -> smallvec::SmallVec<[u32; 2 * BUCKET_HANDLES]> {
-        let mut handles = smallvec::SmallVec::new();
+    fn empty_out(&mut self, index: usize) -> Moved<u32> {
+        let mut handles = Moved::new();
         let mut bucket = std::mem::replace(self.main.get_mut(index), EMPTY);
         loop {
             let pairs = bucket.tags.iter().zip(bucket.handles);
-            handles.extend(pairs.filter(|&(&tag, _)| tag != 0).map(|(_, handle)| handle));
+            handles.extend(
+                pairs
+                    .filter(|&(&tag, _)| tag != 0)
+                    .map(|(_, handle)| handle),
+            );
             if bucket.next == NO_BUCKET {
                 return handles;
             }
@@ -358,7 +376,11 @@ mod tests {
             assert_eq!(table.len(), model.len());
             for handle in 0..30_000 {
                 let found = table.find(hash_of(handle), |candidate| candidate == handle);
-                assert_eq!(found.is_some(), model.contains(&handle), "{handle} in round {round}");
+                assert_eq!(
+                    found.is_some(),
+                    model.contains(&handle),
+                    "{handle} in round {round}"
+                );
             }
         }
         for handle in model {

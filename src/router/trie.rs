@@ -48,7 +48,9 @@ pub(super) struct Index {
 }
 
 fn read_u32(slot: &[u8], at: usize) -> u32 {
-    slot.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(NONE, |b| u32::from_ne_bytes(*b))
+    slot.get(at..)
+        .and_then(|bytes| bytes.first_chunk())
+        .map_or(NONE, |b| u32::from_ne_bytes(*b))
 }
 
 fn write_u32(slot: &mut [u8], at: usize, value: u32) {
@@ -71,7 +73,10 @@ fn hash_literal(hasher: &Hasher, slots: &Slots, handle: u32) -> u64 {
 
 fn hash_edge(hasher: &Hasher, slots: &Slots, handle: u32) -> u64 {
     let slot = slots.get(handle);
-    edge_hash(read_u32(slot, PARENT), hasher.hash(Slots::text(slot, NODE_HEAD)))
+    edge_hash(
+        read_u32(slot, PARENT),
+        hasher.hash(Slots::text(slot, NODE_HEAD)),
+    )
 }
 
 /// Whether a published subject has an empty token, so that nothing matches it.
@@ -189,11 +194,15 @@ impl Index {
         if let Some(handle) = self.find_literal(hash, subject) {
             return Ok(handle);
         }
-        let handle = self.entries.insert(ENTRY_HEAD, subject).ok_or(SubjectError::Full)?;
+        let handle = self
+            .entries
+            .insert(ENTRY_HEAD, subject)
+            .ok_or(SubjectError::Full)?;
         let slot = self.entries.get_mut(handle);
         slot[..8].copy_from_slice(&List::EMPTY.to_bytes());
         let (slots, hasher) = (&self.entries, &self.hasher);
-        self.literals.insert(hash, handle, |handle| hash_literal(hasher, slots, handle));
+        self.literals
+            .insert(hash, handle, |handle| hash_literal(hasher, slots, handle));
         Ok(handle)
     }
 
@@ -206,7 +215,8 @@ impl Index {
     fn remove_literal(&mut self, handle: u32) {
         let (slots, hasher) = (&self.entries, &self.hasher);
         let hash = hash_literal(hasher, slots, handle);
-        self.literals.remove(hash, handle, |handle| hash_literal(hasher, slots, handle));
+        self.literals
+            .remove(hash, handle, |handle| hash_literal(hasher, slots, handle));
         self.entries.remove(handle);
     }
 
@@ -234,7 +244,10 @@ impl Index {
     }
 
     fn new_node(&mut self, parent: u32, token: &[u8]) -> Result<u32, SubjectError> {
-        let handle = self.nodes.insert(NODE_HEAD, token).ok_or(SubjectError::Full)?;
+        let handle = self
+            .nodes
+            .insert(NODE_HEAD, token)
+            .ok_or(SubjectError::Full)?;
         let slot = self.nodes.get_mut(handle);
         slot[HERE..HERE + 8].copy_from_slice(&List::EMPTY.to_bytes());
         slot[FULL..FULL + 8].copy_from_slice(&List::EMPTY.to_bytes());
@@ -261,7 +274,8 @@ impl Index {
         }
         let child = self.new_node(parent, token)?;
         let (slots, hasher) = (&self.nodes, &self.hasher);
-        self.edges.insert(hash, child, |handle| hash_edge(hasher, slots, handle));
+        self.edges
+            .insert(hash, child, |handle| hash_edge(hasher, slots, handle));
         let slot = self.nodes.get_mut(parent);
         let children = read_u32(slot, CHILDREN);
         write_u32(slot, CHILDREN, children + 1);
@@ -295,7 +309,8 @@ impl Index {
             } else {
                 let (slots, hasher) = (&self.nodes, &self.hasher);
                 let hash = hash_edge(hasher, slots, node);
-                self.edges.remove(hash, node, |handle| hash_edge(hasher, slots, handle));
+                self.edges
+                    .remove(hash, node, |handle| hash_edge(hasher, slots, handle));
                 let slot = self.nodes.get_mut(parent);
                 let children = read_u32(slot, CHILDREN);
                 write_u32(slot, CHILDREN, children - 1);
@@ -310,7 +325,8 @@ impl Index {
     #[inline]
     pub(super) fn matches(&self, subject: &[u8], hash: u64, out: &mut Matches) {
         if let Some(handle) = self.find_literal(hash, subject) {
-            self.lists.collect(read_list(self.entries.get(handle), 0), out);
+            self.lists
+                .collect(read_list(self.entries.get(handle), 0), out);
         }
         if self.root != NONE && !has_empty_token(subject) {
             self.walk(subject, out);
@@ -347,7 +363,8 @@ impl Index {
             }
         }
         for &node in &scratch.frontier {
-            self.lists.collect(read_list(self.nodes.get(node), HERE), out);
+            self.lists
+                .collect(read_list(self.nodes.get(node), HERE), out);
         }
         out.put_scratch(scratch);
     }

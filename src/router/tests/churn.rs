@@ -39,7 +39,10 @@ struct Known {
 fn flat(matches: &Matches) -> Vec<(Option<Vec<u8>>, u32)> {
     let plain = matches.plain.iter().map(|target| (None, target.key()));
     let queued = matches.groups.iter().flat_map(|group| {
-        group.members.iter().map(|target| (Some(group.name.to_vec()), target.key()))
+        group
+            .members
+            .iter()
+            .map(|target| (Some(group.name.to_vec()), target.key()))
     });
     let mut all: Vec<_> = plain.chain(queued).collect();
     all.sort();
@@ -122,7 +125,12 @@ fn memory_goes_back_when_all_unsubscribed() {
             2 => "plant.everything".to_owned(),
             _ => format!("plant.line{}.cell{}.temperature", key / 100, key / 2),
         };
-        places.push((router.subscribe(subject.as_bytes(), queue, target(key)).unwrap(), target(key)));
+        places.push((
+            router
+                .subscribe(subject.as_bytes(), queue, target(key))
+                .unwrap(),
+            target(key),
+        ));
     }
     let full = router.stats();
     assert_eq!(full.subscriptions, 100_000);
@@ -130,7 +138,11 @@ fn memory_goes_back_when_all_unsubscribed() {
     assert_eq!(router.unsubscribe_all(half.iter().copied()), 50_000);
     assert_eq!(router.unsubscribe_all(rest[1000..].iter().copied()), 49_000);
     let small = router.stats().index_bytes;
-    assert!(small < full.index_bytes / 8, "{small} of {} bytes", full.index_bytes);
+    assert!(
+        small < full.index_bytes / 8,
+        "{small} of {} bytes",
+        full.index_bytes
+    );
     assert_eq!(router.unsubscribe_all(rest[..1000].iter().copied()), 1000);
     assert!(router.read().is_pristine());
     assert_eq!(router.unsubscribe_all(places.iter().copied()), 0, "twice");
@@ -143,7 +155,12 @@ fn a_subject_with_many_subscribers_loses_exactly_those_who_leave() {
         let router = Router::new();
         let mut rng = Rng::new(5);
         let mut there: Vec<_> = (0..5000u32)
-            .map(|key| (router.subscribe(b"hot", queue, target(key)).unwrap(), target(key)))
+            .map(|key| {
+                (
+                    router.subscribe(b"hot", queue, target(key)).unwrap(),
+                    target(key),
+                )
+            })
             .collect();
         let mut matches = Matches::default();
         while !there.is_empty() {
@@ -168,8 +185,12 @@ fn many_queue_groups_on_a_subject_are_merged_by_name() {
     let router = Router::new();
     for key in 0..100u32 {
         let queue = format!("q{key}");
-        router.subscribe(b"a.b", Some(queue.as_bytes()), target(key)).unwrap();
-        router.subscribe(b"a.*", Some(queue.as_bytes()), target(1000 + key)).unwrap();
+        router
+            .subscribe(b"a.b", Some(queue.as_bytes()), target(key))
+            .unwrap();
+        router
+            .subscribe(b"a.*", Some(queue.as_bytes()), target(1000 + key))
+            .unwrap();
     }
     let mut matches = Matches::default();
     for _ in 0..2 {
@@ -191,7 +212,7 @@ fn reply_subjects_do_not_evict_useful_entries() {
     router.subscribe(b"_INBOX.x.*", None, target(1)).unwrap();
     let useful: Vec<String> = (0..500).map(|n| format!("orders.{n}")).collect();
     let mut cache = MatchCache::new();
-    let mut hits = |cache: &mut MatchCache| {
+    let hits = |cache: &mut MatchCache| {
         let before = cache.stats().hits;
         for subject in &useful {
             cache.lookup(&router, subject.as_bytes());
@@ -207,7 +228,10 @@ fn reply_subjects_do_not_evict_useful_entries() {
         cache.lookup(&router, format!("_INBOX.x.{n}").as_bytes());
     }
     let hits_after = hits(&mut cache);
-    assert!(hits_after + 10 >= hits_before, "{hits_after} of {hits_before} still there");
+    assert!(
+        hits_after + 10 >= hits_before,
+        "{hits_after} of {hits_before} still there"
+    );
 }
 
 #[test]
@@ -229,7 +253,10 @@ fn a_cache_stays_within_its_bounds() {
     for n in 0..300 {
         let subject = format!("wide.{n}");
         for _ in 0..2 {
-            assert_eq!(cache.lookup(&router, subject.as_bytes()).plain.len(), 20_000);
+            assert_eq!(
+                cache.lookup(&router, subject.as_bytes()).plain.len(),
+                20_000
+            );
         }
         assert!(cache.stats().bytes <= 16 * 1024 * 1024);
     }

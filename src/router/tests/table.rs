@@ -72,22 +72,38 @@ fn every_row_holds_cold_cached_and_after_unrelated_changes() {
         let row = format!("{wanted} <- {published}");
         let expected = if expected { vec![7] } else { vec![] };
         let router = Router::new();
-        let place = router.subscribe(wanted.as_bytes(), None, target(7)).unwrap();
+        let place = router
+            .subscribe(wanted.as_bytes(), None, target(7))
+            .unwrap();
         let mut cache = MatchCache::new();
         let mut cold = Matches::default();
         router.matches(published.as_bytes(), &mut cold);
         assert_eq!(keys(&cold), expected, "{row} cold");
-        assert_eq!(cached_keys(&mut cache, &router, published.as_bytes()), expected, "{row} cached");
+        assert_eq!(
+            cached_keys(&mut cache, &router, published.as_bytes()),
+            expected,
+            "{row} cached"
+        );
         assert!(cache.stats().hits > 0, "{row} never came from the cache");
         for unrelated in ["zzz", "zzz.*", "foo.zzz", "zzz.>", "*.*.*.*.zzz"] {
-            let other = router.subscribe(unrelated.as_bytes(), None, target(8)).unwrap();
+            let other = router
+                .subscribe(unrelated.as_bytes(), None, target(8))
+                .unwrap();
             let after = cached_keys(&mut cache, &router, published.as_bytes());
             assert_eq!(after, expected, "{row} after {unrelated}");
             assert!(router.unsubscribe(other, target(8)));
         }
-        assert_eq!(cached_keys(&mut cache, &router, published.as_bytes()), expected, "{row}");
+        assert_eq!(
+            cached_keys(&mut cache, &router, published.as_bytes()),
+            expected,
+            "{row}"
+        );
         assert!(router.unsubscribe(place, target(7)));
-        assert_eq!(cached_keys(&mut cache, &router, published.as_bytes()), [], "{row} gone");
+        assert_eq!(
+            cached_keys(&mut cache, &router, published.as_bytes()),
+            [],
+            "{row} gone"
+        );
     }
 }
 
@@ -95,7 +111,9 @@ fn every_row_holds_cold_cached_and_after_unrelated_changes() {
 fn rows_agree_with_all_subscribed_at_once() {
     let router = Router::new();
     for (key, &(wanted, _, _)) in ROWS.iter().enumerate() {
-        router.subscribe(wanted.as_bytes(), None, target(key as u32)).unwrap();
+        router
+            .subscribe(wanted.as_bytes(), None, target(key as u32))
+            .unwrap();
     }
     let mut cache = MatchCache::new();
     for &(_, published, _) in ROWS {
@@ -104,7 +122,11 @@ fn rows_agree_with_all_subscribed_at_once() {
                 crate::subject::matches(ROWS[key as usize].0.as_bytes(), published.as_bytes())
             })
             .collect();
-        assert_eq!(cached_keys(&mut cache, &router, published.as_bytes()), expected, "{published}");
+        assert_eq!(
+            cached_keys(&mut cache, &router, published.as_bytes()),
+            expected,
+            "{published}"
+        );
     }
 }
 
@@ -113,7 +135,11 @@ fn invalid_subjects_are_refused() {
     let router = Router::new();
     for subject in ["", ".", "foo.", ".foo", "foo..bar", "foo.>.bar", ">.a"] {
         let refused = router.subscribe(subject.as_bytes(), None, target(1));
-        assert_eq!(refused, Err(crate::router::SubjectError::Invalid), "{subject}");
+        assert_eq!(
+            refused,
+            Err(crate::router::SubjectError::Invalid),
+            "{subject}"
+        );
     }
     assert_eq!(router.stats().subscriptions, 0);
 }
@@ -126,21 +152,33 @@ fn very_long_and_very_deep_subjects_match() {
     let stars = vec!["*"; 2000].join(".");
     let long_star = format!("{long}.*");
     for (key, subject) in [&deep, &long, &stars, &long_star].into_iter().enumerate() {
-        router.subscribe(subject.as_bytes(), None, target(key as u32)).unwrap();
+        router
+            .subscribe(subject.as_bytes(), None, target(key as u32))
+            .unwrap();
     }
     let deepest = format!("{deep}.>");
-    router.subscribe(deepest.as_bytes(), None, target(9)).unwrap();
+    router
+        .subscribe(deepest.as_bytes(), None, target(9))
+        .unwrap();
     let mut cache = MatchCache::new();
     assert_eq!(cached_keys(&mut cache, &router, deep.as_bytes()), [0, 2]);
     assert_eq!(cached_keys(&mut cache, &router, long.as_bytes()), [1]);
-    assert_eq!(cached_keys(&mut cache, &router, format!("{long}.q").as_bytes()), [3]);
-    assert_eq!(cached_keys(&mut cache, &router, format!("{deep}.b").as_bytes()), [9]);
+    assert_eq!(
+        cached_keys(&mut cache, &router, format!("{long}.q").as_bytes()),
+        [3]
+    );
+    assert_eq!(
+        cached_keys(&mut cache, &router, format!("{deep}.b").as_bytes()),
+        [9]
+    );
 }
 
 #[test]
 fn a_queue_group_spans_the_subjects_of_its_members() {
     let router = Router::new();
-    router.subscribe(b"foo.bar", Some(b"q.*"), target(1)).unwrap();
+    router
+        .subscribe(b"foo.bar", Some(b"q.*"), target(1))
+        .unwrap();
     router.subscribe(b"foo.*", Some(b"q.*"), target(2)).unwrap();
     router.subscribe(b"foo.>", Some(b"q.*"), target(3)).unwrap();
     router.subscribe(b"foo.bar", Some(b"r"), target(4)).unwrap();
@@ -159,7 +197,10 @@ fn a_queue_group_spans_the_subjects_of_its_members() {
         })
         .collect();
     groups.sort();
-    assert_eq!(groups, [("q.*".to_owned(), vec![1, 2, 3]), ("r".to_owned(), vec![4])]);
+    assert_eq!(
+        groups,
+        [("q.*".to_owned(), vec![1, 2, 3]), ("r".to_owned(), vec![4])]
+    );
 }
 
 #[test]
@@ -178,10 +219,14 @@ fn a_place_tells_its_subject_and_queue() {
         .collect();
     for (key, (subject, queue)) in (0u32..).zip(rows) {
         let mut told = 0;
-        router.describe(places[key as usize], target(key), &mut |known_subject, known_queue| {
-            assert_eq!((known_subject, known_queue), (*subject, *queue));
-            told += 1;
-        });
+        router.describe(
+            places[key as usize],
+            target(key),
+            &mut |known_subject, known_queue| {
+                assert_eq!((known_subject, known_queue), (*subject, *queue));
+                told += 1;
+            },
+        );
         assert_eq!(told, 1);
     }
     router.describe(places[0], target(99), &mut |_, _| panic!("not there"));
@@ -192,7 +237,9 @@ fn targets_come_sorted_by_owner() {
     let router = Router::new();
     for key in 0..300u32 {
         let owner = Owner::port((key * 7 % 5) as u16).unwrap();
-        router.subscribe(b"a", None, Target::new(owner, 0, key)).unwrap();
+        router
+            .subscribe(b"a", None, Target::new(owner, 0, key))
+            .unwrap();
     }
     let mut matches = Matches::default();
     router.matches(b"a", &mut matches);

@@ -5,21 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use super::*;
 use crate::router::Rng;
 
-/// Sets the flag when dropped, so that a failed assertion ends the other threads too.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
 /// One thread subscribes and unsubscribes and says so; others look up through caches of their own
 /// and must never miss what was there all the time, nor see what was gone before they asked.
 #[test]
 fn no_lookup_returns_what_was_unsubscribed_before_it() {
-    const SUBJECTS: &[(&[u8], &[u8])] =
-        &[(b"a", b"a"), (b"a.*", b"a.b"), (b"a.b.*", b"a.b.c"), (b"*.z", b"q.z"), (b"x.y", b"x.y")];
+    const SUBJECTS: &[(&[u8], &[u8])] = &[
+        (b"a", b"a"),
+        (b"a.*", b"a.b"),
+        (b"a.b.*", b"a.b.c"),
+        (b"*.z", b"q.z"),
+        (b"x.y", b"x.y"),
+    ];
     const ROUNDS: u32 = 10_000;
     let router = Router::new();
     // Round `key` is in three phases: 3 key, its subscriptions come; 3 key + 1, they are all there;
@@ -37,7 +33,10 @@ fn no_lookup_returns_what_was_unsubscribed_before_it() {
                         let before = phase.load(Ordering::Acquire);
                         let found = keys(cache.lookup(&router, published));
                         let after = phase.load(Ordering::Acquire);
-                        assert!(found.iter().all(|&key| key >= before / 3), "stale in {before}");
+                        assert!(
+                            found.iter().all(|&key| key >= before / 3),
+                            "stale in {before}"
+                        );
                         if before == after && before % 3 == 1 {
                             assert_eq!(found, [before / 3], "phase {before}");
                             settled.fetch_add(1, Ordering::Relaxed);
@@ -49,7 +48,8 @@ fn no_lookup_returns_what_was_unsubscribed_before_it() {
         let _stop = StopOnDrop(&stop);
         let mut key = 0;
         // Goes on until the readers have been there in the middle of a phase often enough.
-        while (key < ROUNDS || settled.load(Ordering::Relaxed) < 100) && !stop.load(Ordering::Acquire)
+        while (key < ROUNDS || settled.load(Ordering::Relaxed) < 100)
+            && !stop.load(Ordering::Acquire)
         {
             let made: Vec<_> = SUBJECTS
                 .iter()
@@ -73,7 +73,9 @@ fn no_lookup_returns_what_was_unsubscribed_before_it() {
 #[test]
 fn threads_that_churn_and_threads_that_match_do_not_disturb_each_other() {
     let router = Router::new();
-    router.subscribe(b"steady.*", None, target(u32::MAX)).unwrap();
+    router
+        .subscribe(b"steady.*", None, target(u32::MAX))
+        .unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
