@@ -22,7 +22,7 @@ const ENTRY_BYTES_MAX: usize = BYTES_MAX / 8;
 /// Of so many attempts to replace an entry, one does.
 const REPLACED_ONCE_IN: u64 = 8;
 const SETS_MIN: usize = 8;
-const DOORKEEPER_MIN: usize = 2048;
+const DOORKEEPER_MIN: usize = 1024;
 
 struct Entry {
     hash: u64,
@@ -156,10 +156,18 @@ impl MatchCache {
         if self.doorkeeper.is_empty() {
             self.doorkeeper = vec![0; DOORKEEPER_MIN];
         }
-        let at = (hash >> 16) as usize & (self.doorkeeper.len() - 1);
+        let places = self.doorkeeper.as_chunks_mut::<4>().0;
+        let at = (hash >> 16) as usize & (places.len() - 1);
+        let place = &mut places[at];
         // The bits above those that choose the place; never 0, which means nobody.
         let fingerprint = (hash >> 48) as u16 | 1;
-        std::mem::replace(&mut self.doorkeeper[at], fingerprint) == fingerprint
+        if place.contains(&fingerprint) {
+            return true;
+        }
+        // The last four of each place are known, so that no two push each other out for ever.
+        place.rotate_right(1);
+        place[0] = fingerprint;
+        false
     }
 
     /// Keeps what `scratch` holds, if there is a place for it.
