@@ -146,11 +146,6 @@ impl Table {
         self.len
     }
 
-    /// Whether nothing is stored.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
         self.main.bytes() + self.overflow.bytes()
@@ -386,7 +381,7 @@ mod tests {
         for handle in model {
             table.remove(hash_of(handle), handle, hash_of);
         }
-        assert!(table.is_empty());
+        assert_eq!(table.len(), 0);
         assert_eq!(table.bytes(), 0);
     }
 
