@@ -140,10 +140,11 @@ impl MatchCache {
             };
             self.router_id = router.id();
         }
-        let stamp = router.matches_stamped(subject, hash, &mut self.scratch);
         if stale.is_none() && !self.was_missed_before(hash) {
+            router.matches_hashed(subject, hash, &mut self.scratch);
             return &self.scratch;
         }
+        let stamp = router.matches_stamped(subject, hash, &mut self.scratch);
         if let Some((set, way)) = stale {
             self.evict(set, way);
         }

@@ -207,8 +207,13 @@ impl Router {
 
     /// Fills `out` with what `subject` leads to, without a cache.
     pub fn matches(&self, subject: &[u8], out: &mut Matches) {
+        self.matches_hashed(subject, self.hasher.hash(subject), out);
+    }
+
+    /// As [`Router::matches`], for a caller that has hashed the subject already.
+    pub(super) fn matches_hashed(&self, subject: &[u8], hash: u64, out: &mut Matches) {
         out.clear();
-        self.read().matches(subject, self.hasher.hash(subject), out);
+        self.read().matches(subject, hash, out);
     }
 
     /// As [`Router::matches`], with the stamp by which a cache can tell how long it holds.
