@@ -191,7 +191,7 @@ impl Delivery {
         self.renew_ports(router);
         let by_owner = targets.chunk_by(|a, b| a.owner() == b.owner());
         by_owner
-            .map(|targets| self.post_to(targets[0].owner(), targets, message))
+            .map(|targets| self.post_to(targets[0].owner(), targets, None, message))
             .sum()
     }
 

@@ -156,7 +156,7 @@ mod tests {
             b"",
         ] {
             assert_eq!(
-                Connect::parse(json),
+                Connect::parse(json, Connect::default()),
                 None,
                 "{}",
                 String::from_utf8_lossy(json)

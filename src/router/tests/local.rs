@@ -85,7 +85,7 @@ fn a_subscription_ends_by_itself_after_its_last_message() {
 fn one_member_of_a_group_gets_each_message_and_ports_take_part() {
     struct Counter(Mutex<Vec<Target>>);
     impl Port for Counter {
-        fn post(&self, targets: &[Target], message: &Message<'_>) -> usize {
+        fn post(&self, targets: &[Target], _: Option<&[u8]>, message: &Message<'_>) -> usize {
             assert_eq!(message.payload, b"x");
             self.0.lock().unwrap().extend_from_slice(targets);
             targets.len()

@@ -101,7 +101,7 @@ fn every_row_holds_cold_cached_and_after_unrelated_changes() {
         assert!(router.unsubscribe(place, target(7)));
         assert_eq!(
             cached_keys(&mut cache, &router, published.as_bytes()),
-            [],
+            [0u32; 0],
             "{row} gone"
         );
     }
