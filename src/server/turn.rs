@@ -49,6 +49,7 @@ impl Worker {
         self.resume();
         self.lingering.expire(self.now);
         self.settle();
+        self.memory.on_turn(self.shard.take_freed_bytes(), self.now);
         Ok(())
     }
 
@@ -71,7 +72,12 @@ impl Worker {
 
     fn until_next(&self) -> Option<Duration> {
         let timers = self.shard.next_timer();
-        let due = [timers, self.accept_pause.until(), self.lingering.next_at()];
+        let due = [
+            timers,
+            self.accept_pause.until(),
+            self.lingering.next_at(),
+            self.memory.next_at(),
+        ];
         let next = due.into_iter().flatten().min()?;
         Some(Duration::from_millis(next.since(self.clock.now())))
     }

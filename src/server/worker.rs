@@ -12,6 +12,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::linger::Lingering;
 use super::listen::{AcceptPause, Loads};
 use super::mailbox::{Letter, Mailbox};
+use super::memory::MemoryReturn;
 use super::socket::Socket;
 use super::start::Report;
 use crate::clock::{Clock, Millis};
@@ -68,6 +69,7 @@ pub(super) struct Worker {
     pub readable: VecDeque<u32>,
     pub letters: VecDeque<Letter>,
     pub lingering: Lingering,
+    pub memory: MemoryReturn,
     pub phase: Phase,
 }
 
@@ -108,6 +110,7 @@ impl Worker {
             readable: VecDeque::new(),
             letters: VecDeque::new(),
             lingering: Lingering::default(),
+            memory: MemoryReturn::default(),
             phase: Phase::Open,
         };
         for (number, listener) in worker.listeners.iter_mut().enumerate() {

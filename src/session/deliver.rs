@@ -8,10 +8,12 @@ use super::conn::Conn;
 use super::mail::Producer;
 use super::shard::{Counters, FRESH_BYTES_MAX};
 use super::subs::SubTable;
+use super::trace;
 use crate::buffer::BlockPool;
 use crate::config::Options;
 use crate::error::CloseReason;
 use crate::id::WorkerId;
+use crate::log::Logger;
 use crate::router::{Owner, Target};
 use crate::wire::encode;
 use crate::wire::parse::Publish;
@@ -66,6 +68,10 @@ pub(super) struct Local<S> {
     pub fresh_bytes: usize,
     /// Whether the caller should flush before more is read.
     pub wants_flush: bool,
+    /// Bytes of subscriptions that went.
+    pub freed_bytes: usize,
+    /// Where deliveries are written down, while protocol lines are asked for.
+    pub trace: Option<Logger>,
 }
 
 /// A message on its way out.
@@ -118,6 +124,8 @@ impl<S> Local<S> {
             pressed: Vec::new(),
             fresh_bytes: 0,
             wants_flush: false,
+            freed_bytes: 0,
+            trace: None,
         }
     }
 
@@ -143,6 +151,9 @@ impl<S> Local<S> {
             self.used_up.push(target.key());
         }
         let publish = message.publish;
+        if let Some(log) = &self.trace {
+            trace::delivery(log, conn, &sub.sid, publish);
+        }
         let queued_before = conn.out.pending_bytes();
         let sid = sub.sid.with_blank();
         let verb: &[u8] = if publish.header_bytes == 0 {

@@ -208,6 +208,7 @@ impl<S> Shard<S> {
     /// the caller should flush first.
     pub fn on_mail(&mut self, bytes: &[u8], now: Millis) -> usize {
         self.now = now;
+        self.renew_trace();
         let mut at = 0;
         while !self.local.wants_flush {
             let Some((mail, used)) = mail::read(&bytes[at..]) else {

@@ -224,6 +224,11 @@ impl<S> Shard<S> {
         self.outboxes[worker.0 as usize].take()
     }
 
+    /// About how many bytes went back to the allocator since this was last asked.
+    pub fn take_freed_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.local.freed_bytes) + self.local.pool.take_freed_bytes()
+    }
+
     /// Whether the caller should flush before it hands anything more in.
     pub fn wants_flush(&self) -> bool {
         self.local.wants_flush
