@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     if let Some(code) = cli::run(&args) {
         return code;
     }
+    drop(args);
     #[cfg(feature = "cli")]
     for (name, about) in cli::summaries() {
         eprintln!("  midge {name:<8} {about}");
