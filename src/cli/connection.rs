@@ -14,9 +14,9 @@ use serde_json::json;
 
 use super::encode;
 use super::failure::{Failure, say};
-use super::flags::Parsed;
 use super::server_info::ServerInfo;
-use super::server_url::{self, Credentials, ServerUrl};
+use super::server_url::{Credentials, ServerUrl};
+use super::settings::Settings;
 
 /// How long a server may take to accept us and to greet.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,62 +24,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 64 * 1024;
 /// Bytes of output that are collected before a write.
 const WRITE_BYTES: usize = 64 * 1024;
-
-/// Where to connect and as whom.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    servers: Vec<ServerUrl>,
-    /// From flags or the environment; a URL's own credentials come first.
-    credentials: Credentials,
-    /// Shown by the server in its list of connections.
-    pub name: String,
-}
-
-impl Settings {
-    /// Reads the flags that all tools share; `NATS_URL` and its kin fill what they leave open.
-    pub fn from_flags(flags: &Parsed, command: &str) -> Result<Self, Failure> {
-        let or_env = |flag: Option<String>, name| flag.or_else(|| std::env::var(name).ok());
-        let text = or_env(flags.text("server")?, "NATS_URL").filter(|url| !url.trim().is_empty());
-        let user = or_env(flags.text("user")?, "NATS_USER");
-        let password = or_env(flags.text("password")?, "NATS_PASSWORD");
-        let token = or_env(flags.text("token")?, "NATS_TOKEN");
-        flags.exclude("user", "token")?;
-        let credentials = match (user, token) {
-            (Some(user), _) => Credentials::User(user, password.unwrap_or_default()),
-            (None, Some(token)) => Credentials::Token(token),
-            (None, None) => Credentials::None,
-        };
-        Ok(Settings {
-            servers: server_url::parse_list(text.as_deref().unwrap_or(server_url::DEFAULT))?,
-            credentials,
-            name: flags.text("name")?.unwrap_or(format!("midge {command}")),
-        })
-    }
-
-    /// Adds servers that a server has told of.
-    pub fn learn(&mut self, info: &ServerInfo) {
-        for url in &info.connect_urls {
-            let Ok(server) = server_url::parse(url) else {
-                continue;
-            };
-            let is_known = |known: &ServerUrl| known.to_string() == server.to_string();
-            if !self.servers.iter().any(is_known) {
-                let credentials = self.servers[0].credentials.clone();
-                self.servers.push(ServerUrl {
-                    credentials,
-                    ..server
-                });
-            }
-        }
-    }
-
-    fn credentials_for<'a>(&'a self, server: &'a ServerUrl) -> &'a Credentials {
-        match &server.credentials {
-            Credentials::None => &self.credentials,
-            own => own,
-        }
-    }
-}
 
 /// Why there is no connection, or no longer one.
 #[derive(PartialEq, Eq, Debug)]
@@ -547,6 +491,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread::JoinHandle;
 
+    use super::super::server_url;
     use super::*;
 
     const INFO: &str = "INFO {\"version\":\"2.1.0\",\"headers\":true,\"max_payload\":10}\r\n";

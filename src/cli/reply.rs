@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::process::{self, Stdio};
 use std::time::Duration;
 
-use super::connection::{Connection, Event, Message, Settings};
+use super::connection::{Connection, Event, Message};
 use super::failure::{Failure, say};
 use super::flags::{Command, Flag, Parsed};
 use super::follow::{Ended, follow};
 use super::interrupt::Interrupt;
 use super::print::{self, Form, escape};
+use super::settings::Settings;
 use super::{headers, input};
 
 /// The table of `midge reply`.

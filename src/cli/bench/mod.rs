@@ -24,10 +24,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use super::connection::{Connection, Settings};
+use super::connection::Connection;
 use super::encode::{self, new_inbox};
 use super::failure::Failure;
 use super::flags::{Command, Flag, Parsed};
+use super::settings::Settings;
 use super::write_stdout;
 use drive::{Crew, Endpoint, Stage};
 use histogram::Histogram;
