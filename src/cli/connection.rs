@@ -140,7 +140,7 @@ impl Connection {
             output: Vec::new(),
             read_timeout: None,
         };
-        connection.greet(settings, settings.credentials_for(server))?;
+        connection.greet(settings, &server.credentials)?;
         Ok(connection)
     }
 
@@ -501,8 +501,11 @@ mod tests {
     fn server(greeting: &'static str, answer: &'static str) -> (Settings, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let settings = Settings {
-            servers: server_url::parse_list(&listener.local_addr().unwrap().to_string()).unwrap(),
-            credentials: Credentials::User("me".into(), "secret".into()),
+            servers: server_url::parse_list(&format!(
+                "me:secret@{}",
+                listener.local_addr().unwrap()
+            ))
+            .unwrap(),
             name: "test".into(),
         };
         let thread = std::thread::spawn(move || {

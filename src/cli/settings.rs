@@ -8,10 +8,8 @@ use super::server_url::{self, Credentials, ServerUrl};
 /// Where to connect and as whom.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Candidates, in the order in which they are tried.
+    /// Candidates with their credentials, in the order in which they are tried.
     pub servers: Vec<ServerUrl>,
-    /// From flags or the environment; a URL's own credentials come first.
-    pub credentials: Credentials,
     /// Shown by the server in its list of connections.
     pub name: String,
 }
@@ -19,20 +17,31 @@ pub struct Settings {
 impl Settings {
     /// Reads the flags that all tools share; `NATS_URL` and its kin fill what they leave open.
     pub fn from_flags(flags: &Parsed, command: &str) -> Result<Self, Failure> {
-        let or_env = |flag: Option<String>, name| flag.or_else(|| std::env::var(name).ok());
-        let text = or_env(flags.text("server")?, "NATS_URL").filter(|url| !url.trim().is_empty());
-        let user = or_env(flags.text("user")?, "NATS_USER");
-        let password = or_env(flags.text("password")?, "NATS_PASSWORD");
-        let token = or_env(flags.text("token")?, "NATS_TOKEN");
+        let env = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         flags.exclude("user", "token")?;
-        let credentials = match (user, token) {
-            (Some(user), _) => Credentials::User(user, password.unwrap_or_default()),
-            (None, Some(token)) => Credentials::Token(token),
-            (None, None) => Credentials::None,
-        };
+        let user = flags.text("user")?;
+        let password = flags.text("password")?;
+        if password.is_some() && user.is_none() && env("NATS_USER").is_none() {
+            return Err(Failure::usage(format!(
+                "{command}: --password needs --user"
+            )));
+        }
+        let password = password.or_else(|| env("NATS_PASSWORD"));
+        let from_flags = credentials(user, &password, flags.text("token")?);
+        let from_env = credentials(env("NATS_USER"), &password, env("NATS_TOKEN"));
+        let text = flags.text("server")?.or_else(|| env("NATS_URL"));
+        let text = text.as_deref().unwrap_or(server_url::DEFAULT);
+        let mut servers = server_url::parse_list(text)?;
+        for server in &mut servers {
+            // Flags come first, then the URL, then the environment.
+            if from_flags != Credentials::None {
+                server.credentials = from_flags.clone();
+            } else if server.credentials == Credentials::None {
+                server.credentials = from_env.clone();
+            }
+        }
         Ok(Settings {
-            servers: server_url::parse_list(text.as_deref().unwrap_or(server_url::DEFAULT))?,
-            credentials,
+            servers,
             name: flags.text("name")?.unwrap_or(format!("midge {command}")),
         })
     }
@@ -53,12 +62,16 @@ impl Settings {
             }
         }
     }
+}
 
-    /// What to show to one of the servers.
-    pub fn credentials_for<'a>(&'a self, server: &'a ServerUrl) -> &'a Credentials {
-        match &server.credentials {
-            Credentials::None => &self.credentials,
-            own => own,
-        }
+fn credentials(
+    user: Option<String>,
+    password: &Option<String>,
+    token: Option<String>,
+) -> Credentials {
+    match (user, token) {
+        (Some(user), _) => Credentials::User(user, password.clone().unwrap_or_default()),
+        (None, Some(token)) => Credentials::Token(token),
+        (None, None) => Credentials::None,
     }
 }

@@ -6,6 +6,7 @@
 //! `requester`) are state machines without sockets, `drive` and `pace` move their bytes, and this
 //! file brings them together: connect, subscribe, open the gate, watch, gather.
 
+mod buffer;
 mod count;
 mod drive;
 mod histogram;
