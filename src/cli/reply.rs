@@ -92,6 +92,7 @@ struct Job {
     count_max: u64,
     answered_count: u64,
     is_quiet: bool,
+    is_announced: bool,
 }
 
 /// Answers.
@@ -105,6 +106,7 @@ pub fn run(flags: &Parsed) -> Result<(), Failure> {
         count_max: flags.number("count", 1..=u64::MAX)?.unwrap_or(u64::MAX),
         answered_count: 0,
         is_quiet: flags.switch("quiet")?,
+        is_announced: false,
     };
     let settings = Settings::from_flags(flags, "reply")?;
     let interrupt = Interrupt::install()?;
@@ -121,6 +123,7 @@ impl Job {
     /// Subscribes and answers until enough are answered.
     fn answer_all(&mut self, connection: &mut Connection) -> Result<(), Ended> {
         connection.subscribe(&self.subject, Some(&self.queue), 1);
+        connection.write(b"PING\r\n");
         connection.flush()?;
         while self.answered_count < self.count_max {
             match connection.receive(None)? {
@@ -132,11 +135,20 @@ impl Job {
                 Some(Event::ServerError(text)) => {
                     return Err(connection.server_error(&text).into());
                 }
-                Some(Event::Pong) | None => {}
+                Some(Event::Pong) => self.announce(&connection.address),
+                None => {}
             }
         }
         // The last answer has to be with the server before we leave.
         Ok(connection.flush_and_confirm(CONFIRM_TIMEOUT)?)
+    }
+
+    /// Says once that requests from now on will be answered.
+    fn announce(&mut self, address: &str) {
+        if !std::mem::replace(&mut self.is_announced, true) {
+            let subject = escape(&self.subject);
+            say(format_args!("answering requests on {subject} at {address}"));
+        }
     }
 
     fn answer(&self, connection: &mut Connection, request: &Message) -> Result<(), Ended> {
