@@ -4,13 +4,14 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::connection::{Connection, Event, Message, Settings};
+use super::connection::{Connection, Event, Message};
 use super::failure::{Failure, say};
 use super::flags::{Command, Flag, Parsed};
 use super::follow::{Ended, follow};
 use super::input;
 use super::interrupt::Interrupt;
 use super::print::{self, Form, escape};
+use super::settings::Settings;
 
 /// The table of `midge sub`.
 pub static COMMAND: Command = Command {
