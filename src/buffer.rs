@@ -25,12 +25,16 @@ pub struct BlockPool {
 impl BlockPool {
     /// A small block.
     pub fn take_small(&mut self) -> Block {
-        self.small.pop().unwrap_or_else(|| Vec::with_capacity(SMALL_BLOCK_BYTES))
+        self.small
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(SMALL_BLOCK_BYTES))
     }
 
     /// A large block.
     pub fn take_large(&mut self) -> Block {
-        self.large.pop().unwrap_or_else(|| Vec::with_capacity(LARGE_BLOCK_BYTES))
+        self.large
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(LARGE_BLOCK_BYTES))
     }
 
     /// Takes a block back.

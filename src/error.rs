@@ -43,6 +43,18 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Whether the peer was told something it should be able to read before the connection goes.
+    pub fn is_told(self) -> bool {
+        !matches!(
+            self,
+            CloseReason::ClientClosed
+                | CloseReason::SlowConsumerPendingBytes
+                | CloseReason::SlowConsumerWriteDeadline
+                | CloseReason::WriteError
+                | CloseReason::ReadError
+        )
+    }
+
     /// The words of the reference.
     pub fn text(self) -> &'static str {
         match self {

@@ -29,7 +29,11 @@ pub struct Slots<T> {
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Slots { chunks: Vec::new(), open: Vec::new(), len: 0 }
+        Slots {
+            chunks: Vec::new(),
+            open: Vec::new(),
+            len: 0,
+        }
     }
 }
 
@@ -60,7 +64,10 @@ impl<T> Slots<T> {
                 index
             }
         };
-        (chunk_index, self.chunks[chunk_index as usize].get_or_insert_with(Chunk::new))
+        (
+            chunk_index,
+            self.chunks[chunk_index as usize].get_or_insert_with(Chunk::new),
+        )
     }
 
     /// Puts a value in a free slot and returns its key.
@@ -130,8 +137,14 @@ impl<T> Slots<T> {
 
 impl<T> Chunk<T> {
     fn new() -> Chunk<T> {
-        let slots = (0..CHUNK_SLOTS).map(|index| Slot::Free(index as u16 + 1)).collect();
-        Chunk { slots, used: 0, free: 0 }
+        let slots = (0..CHUNK_SLOTS)
+            .map(|index| Slot::Free(index as u16 + 1))
+            .collect();
+        Chunk {
+            slots,
+            used: 0,
+            free: 0,
+        }
     }
 }
 
@@ -155,7 +168,10 @@ mod tests {
                 assert_eq!(key, expected);
                 assert_eq!(model.insert(key, round), None, "a used slot was given out");
             } else {
-                let key = *model.keys().nth(state as usize % model.len().min(8)).expect("some");
+                let key = *model
+                    .keys()
+                    .nth(state as usize % model.len().min(8))
+                    .expect("some");
                 assert_eq!(slots.remove(key), model.remove(&key));
                 assert_eq!(slots.remove(key), None);
             }

@@ -42,7 +42,10 @@ impl Lingering {
         }
         let entry = self.streams.vacant_entry();
         let key = entry.key();
-        if registry.reregister(&mut stream, token(key), Interest::READABLE).is_err() {
+        if registry
+            .reregister(&mut stream, token(key), Interest::READABLE)
+            .is_err()
+        {
             return;
         }
         entry.insert((stream, now.plus(LINGER_MS_MAX)));
@@ -51,7 +54,9 @@ impl Lingering {
 
     /// Throws away what has come, and lets the connection go at its end.
     pub fn discard(&mut self, key: usize) {
-        let Some((stream, _)) = self.streams.get_mut(key) else { return };
+        let Some((stream, _)) = self.streams.get_mut(key) else {
+            return;
+        };
         let mut buffer = [0; DISCARD_BYTES];
         for _ in 0..DISCARD_READS_MAX {
             match stream.read(&mut buffer) {

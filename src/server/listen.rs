@@ -82,7 +82,9 @@ fn bind_port(
             Err(error) if options.host.is_none() && is_missing_family(&error) => continue,
             Err(error) => return Err((wanted.to_string(), error)),
         };
-        let address = sockets[0].local_addr().map_err(|error| (wanted.to_string(), error))?;
+        let address = sockets[0]
+            .local_addr()
+            .map_err(|error| (wanted.to_string(), error))?;
         port = address.port();
         bound.addresses.push(address);
         for (listeners, socket) in bound.listeners.iter_mut().zip(sockets) {
@@ -96,7 +98,10 @@ fn bind_port(
 }
 
 fn is_missing_family(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)
+    )
 }
 
 /// One listening socket a worker, all on the same address.
@@ -109,11 +114,17 @@ fn bind_address(wanted: SocketAddr, workers: usize) -> io::Result<Vec<TcpListene
         return Ok(vec![listening(probe)?]);
     }
     drop(probe);
-    (0..workers).map(|_| listening(open(address, true)?)).collect()
+    (0..workers)
+        .map(|_| listening(open(address, true)?))
+        .collect()
 }
 
 fn open(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -164,7 +175,13 @@ impl Loads {
         }
         let load = |index: usize| self.workers[index].0.load(Ordering::Relaxed);
         let others = 0..self.workers.len();
-        let place = others.fold(own, |best, index| if load(index) < load(best) { index } else { best });
+        let place = others.fold(own, |best, index| {
+            if load(index) < load(best) {
+                index
+            } else {
+                best
+            }
+        });
         self.workers[place].0.fetch_add(1, Ordering::Relaxed);
         Some(place)
     }
@@ -178,7 +195,9 @@ impl Loads {
     /// The worker with the most connections, if there is any connection.
     pub fn fullest(&self) -> Option<usize> {
         let load = |index: &usize| self.workers[*index].0.load(Ordering::Relaxed);
-        (0..self.workers.len()).filter(|index| load(index) > 0).max_by_key(load)
+        (0..self.workers.len())
+            .filter(|index| load(index) > 0)
+            .max_by_key(load)
     }
 }
 
@@ -227,11 +246,22 @@ mod tests {
 
     #[test]
     fn an_open_server_listens_on_loopback_only() {
-        let open = Options { port: 0, ..Options::default() };
+        let open = Options {
+            port: 0,
+            ..Options::default()
+        };
         let bound = bind(&open, 2).expect("any port");
-        assert!(bound.addresses.iter().all(|address| address.ip().is_loopback()));
+        assert!(
+            bound
+                .addresses
+                .iter()
+                .all(|address| address.ip().is_loopback())
+        );
         assert_eq!(bound.listeners.len(), 2);
-        let taken = Options { port: bound.addresses[0].port(), ..Options::default() };
+        let taken = Options {
+            port: bound.addresses[0].port(),
+            ..Options::default()
+        };
         let error = bind(&taken, 2).err().expect("the port is taken");
         assert_eq!(error.1.kind(), io::ErrorKind::AddrInUse);
     }

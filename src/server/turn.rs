@@ -3,22 +3,18 @@
 use std::io;
 use std::time::Duration;
 
-use mio::{Interest, Token};
+use mio::Token;
 
 use super::mailbox::Letter;
 use super::socket::Socket;
 use super::start::Report;
 use super::worker::{LINGERING, Phase, WAKER, Worker};
-use crate::clock::Millis;
 use crate::error::CloseReason;
 use crate::id::WorkerId;
+use crate::limits::MAIL_BYTES_MAX;
 
 /// Reads of one connection before others are served again.
 const READS_MAX: usize = 8;
-/// Bytes of mail that may wait for a worker before those who write to it read no more.
-const MAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Milliseconds between looks at a mailbox that is too full.
-const CONGESTION_MS: u64 = 1;
 /// Milliseconds that peers have to take what is queued when the server ends.
 const FINISH_MS_MAX: u64 = 1_000;
 
@@ -27,7 +23,9 @@ impl Worker {
     pub fn run(&mut self) {
         while self.phase != Phase::Finishing {
             if let Err(error) = self.turn() {
-                self.shared.log.error(format_args!("Waiting for events failed: {error}"));
+                self.shared
+                    .log
+                    .error(format_args!("Waiting for events failed: {error}"));
                 return;
             }
         }
@@ -123,11 +121,15 @@ impl Worker {
         for event in &events {
             match event.token() {
                 WAKER => {}
-                Token(token) if token > WAKER.0 - accept.len() => accept[WAKER.0 - 1 - token] = true,
+                Token(token) if token > WAKER.0 - accept.len() => {
+                    accept[WAKER.0 - 1 - token] = true
+                }
                 Token(token) if token >= LINGERING => self.lingering.discard(token - LINGERING),
                 Token(token) => {
                     let slot = token as u32;
-                    let Some(conn) = self.shard.conn_mut(slot) else { continue };
+                    let Some(conn) = self.shard.conn_mut(slot) else {
+                        continue;
+                    };
                     if event.is_readable() || event.is_read_closed() || event.is_error() {
                         conn.io.is_readable = true;
                         conn.io.is_read_closed |= event.is_read_closed() || event.is_error();
@@ -163,8 +165,12 @@ impl Worker {
             return;
         }
         for _ in 0..self.readable.len() {
-            let Some(slot) = self.readable.pop_front() else { return };
-            let Some(conn) = self.shard.conn_mut(slot) else { continue };
+            let Some(slot) = self.readable.pop_front() else {
+                return;
+            };
+            let Some(conn) = self.shard.conn_mut(slot) else {
+                continue;
+            };
             conn.io.is_queued = false;
             self.read_conn(slot);
             if let Some(conn) = self.shard.conn(slot)
@@ -179,7 +185,9 @@ impl Worker {
     fn read_conn(&mut self, slot: u32) {
         let mut buffer = std::mem::take(&mut self.buffer);
         for _ in 0..READS_MAX {
-            let Some(conn) = self.shard.conn_mut(slot) else { break };
+            let Some(conn) = self.shard.conn_mut(slot) else {
+                break;
+            };
             if conn.is_paused() || conn.close_reason().is_some() || !conn.io.is_readable {
                 break;
             }
@@ -219,7 +227,9 @@ impl Worker {
             if self.shard.wants_flush() {
                 self.flush();
             }
-            let Some(conn) = self.shard.conn_mut(slot) else { return };
+            let Some(conn) = self.shard.conn_mut(slot) else {
+                return;
+            };
             if at >= bytes.len() || conn.close_reason().is_some() {
                 return;
             }
@@ -234,7 +244,11 @@ impl Worker {
     /// Reads those again whose pause is over.
     fn resume(&mut self) {
         while let Some(slot) = self.shard.next_resumed() {
-            if self.shard.conn(slot).is_some_and(|conn| conn.io.is_readable) {
+            if self
+                .shard
+                .conn(slot)
+                .is_some_and(|conn| conn.io.is_readable)
+            {
                 self.queue_read(slot);
             }
         }
@@ -244,7 +258,9 @@ impl Worker {
     pub fn settle(&mut self) {
         loop {
             self.flush();
-            let Some(slot) = self.shard.next_closing() else { return };
+            let Some(slot) = self.shard.next_closing() else {
+                return;
+            };
             self.close_conn(slot);
         }
     }
@@ -255,10 +271,13 @@ impl Worker {
             self.flush_conn(slot);
         }
         for index in 0..self.staff.mailboxes.len() {
-            if self.shard.outbox_bytes(WorkerId(index as u16)) > 0 {
-                let mail = self.shard.take_outbox(WorkerId(index as u16));
-                self.staff.mailboxes[index].post(Letter::Mail(mail));
+            let worker = WorkerId(index as u16);
+            let mailbox = &self.staff.mailboxes[index];
+            if self.shard.outbox_bytes(worker) > 0 {
+                mailbox.post(Letter::Mail(self.shard.take_outbox(worker)));
             }
+            self.shard
+                .set_congested(worker, mailbox.mail_bytes() > MAIL_BYTES_MAX);
         }
         self.shard.flushed();
         self.resume();
@@ -273,13 +292,16 @@ impl Worker {
     fn close_conn(&mut self, slot: u32) {
         let reason = self.shard.conn(slot).and_then(|conn| conn.close_reason());
         self.flush_conn(slot);
-        let Some((socket, _)) = self.shard.remove(slot) else { return };
+        let Some((socket, _)) = self.shard.remove(slot) else {
+            return;
+        };
         if socket.is_counted {
             self.staff.loads.leave(self.index);
         }
         if reason.is_some_and(CloseReason::is_told) {
             let token = |key: usize| Token(LINGERING + key);
-            self.lingering.add(socket.stream, self.now, self.poll.registry(), token);
+            self.lingering
+                .add(socket.stream, self.now, self.poll.registry(), token);
         }
     }
 

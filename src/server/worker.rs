@@ -112,7 +112,10 @@ impl Worker {
         };
         for (number, listener) in worker.listeners.iter_mut().enumerate() {
             let token = Token(WAKER.0 - 1 - number);
-            worker.poll.registry().register(listener, token, Interest::READABLE)?;
+            worker
+                .poll
+                .registry()
+                .register(listener, token, Interest::READABLE)?;
         }
         Ok(worker)
     }
@@ -120,7 +123,9 @@ impl Worker {
     /// Accepts what waits at a listener.
     pub fn accept(&mut self, number: usize) {
         for _ in 0..ACCEPTS_MAX {
-            let Some(listener) = self.listeners.get(number) else { return };
+            let Some(listener) = self.listeners.get(number) else {
+                return;
+            };
             match listener.accept() {
                 Ok((stream, peer)) => {
                     self.accept_pause.end();
@@ -170,17 +175,26 @@ impl Worker {
     }
 
     /// Makes an accepted connection this worker's own; one that is not counted is refused.
-    pub fn take_in(&mut self, mut stream: TcpStream, peer: SocketAddr, is_counted: bool) {
+    pub fn take_in(&mut self, stream: TcpStream, peer: SocketAddr, is_counted: bool) {
         // Output is collected here; the kernel need not wait for more. Failing costs only latency.
         let _ = stream.set_nodelay(true);
         let interests = Interest::READABLE | Interest::WRITABLE;
         let slot = match is_counted {
-            true => self.shard.open(Socket::new(stream, true), Some(peer), self.now),
-            false => self.shard.open_refused(Socket::new(stream, false), Some(peer), self.now),
+            true => self
+                .shard
+                .open(Socket::new(stream, true), Some(peer), self.now),
+            false => self
+                .shard
+                .open_refused(Socket::new(stream, false), Some(peer), self.now),
         };
-        let Some(conn) = self.shard.conn_mut(slot) else { return };
+        let Some(conn) = self.shard.conn_mut(slot) else {
+            return;
+        };
         let registry = self.poll.registry();
-        if registry.register(&mut conn.io.stream, Token(slot as usize), interests).is_err() {
+        if registry
+            .register(&mut conn.io.stream, Token(slot as usize), interests)
+            .is_err()
+        {
             self.shard.close(slot, CloseReason::ReadError);
         }
     }

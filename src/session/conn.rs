@@ -145,7 +145,11 @@ impl<S> Conn<S> {
 
     /// How the connection is called in the log.
     pub(super) fn label(&self) -> Label<'_> {
-        Label { id: self.id, peer: self.peer, names: self.names.as_deref() }
+        Label {
+            id: self.id,
+            peer: self.peer,
+            names: self.names.as_deref(),
+        }
     }
 }
 
@@ -163,7 +167,9 @@ impl fmt::Display for Label<'_> {
             Some(peer) => write!(f, "{}:{} - cid:{}", peer.ip(), peer.port(), self.id.0)?,
             None => write!(f, "in-process - cid:{}", self.id.0)?,
         }
-        let Some(names) = self.names else { return Ok(()) };
+        let Some(names) = self.names else {
+            return Ok(());
+        };
         if !(names.lang.is_empty() && names.version.is_empty() && names.name.is_empty()) {
             write!(f, " - \"v{}:{}", names.version, names.lang)?;
             match names.name.as_str() {

@@ -34,7 +34,9 @@ impl<S> Shard<S> {
             self.drop_subscriptions_of(slot);
         }
         let is_open = self.shared.options.credentials == crate::config::options::Credentials::Open;
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         conn.wishes = Wishes {
             verbose: connect.verbose,
             pedantic: connect.pedantic,
@@ -46,7 +48,11 @@ impl<S> Shard<S> {
         conn.is_admitted = true;
         conn.is_connected = true;
         conn.names = ClientNames::new(connect, is_open);
-        let first_ping_ms = self.shared.options.ping_interval_ms.min(limits::FIRST_PING_MS);
+        let first_ping_ms = self
+            .shared
+            .options
+            .ping_interval_ms
+            .min(limits::FIRST_PING_MS);
         let spread_ms = u64::from(self.rng.below((first_ping_ms / 5).max(1) as u32));
         self.schedule_ping(slot, self.now.plus(first_ping_ms + spread_ms));
         if self.conn(slot).is_some_and(|conn| conn.wishes.verbose) {
@@ -58,7 +64,9 @@ impl<S> Shard<S> {
     pub(super) fn on_ping(&mut self, slot: u32) {
         self.trace_out(slot, format_args!("PONG"));
         self.send(slot, [b"PONG\r\n"]);
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         if conn.is_connected && !conn.has_ponged {
             conn.has_ponged = true;
             if conn.wishes.async_info {
@@ -69,7 +77,9 @@ impl<S> Shard<S> {
 
     pub(super) fn on_pong(&mut self, slot: u32) {
         let now = self.now;
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         conn.liveness.pings_out = 0;
         if let Some(pinged_at) = conn.liveness.pinged_at.take() {
             conn.liveness.rtt = Some((now.since(pinged_at), now));
@@ -91,14 +101,17 @@ impl<S> Shard<S> {
         let now = self.now;
         let interval_ms = self.shared.options.ping_interval_ms;
         let pings_max = self.shared.options.pings_outstanding_max;
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         let liveness = &mut conn.liveness;
         if liveness.ping_at > now {
             return;
         }
         let is_active = now.since(liveness.active_at) < interval_ms;
-        let knows_rtt =
-            liveness.rtt.is_some_and(|(_, at)| now.since(at) < limits::RTT_AGE_MS_MAX);
+        let knows_rtt = liveness
+            .rtt
+            .is_some_and(|(_, at)| now.since(at) < limits::RTT_AGE_MS_MAX);
         // Between CONNECT and the first PONG clients expect exactly one line.
         let must_wait = conn.is_connected && !conn.has_ponged && liveness.pings_out == 0 && {
             now.since(liveness.active_at) < limits::FIRST_PING_MS
@@ -125,7 +138,9 @@ impl<S> Shard<S> {
     pub fn on_time(&mut self, now: Millis) {
         self.now = now;
         while let Some(timer) = self.timers.pop_due(now) {
-            let Some(conn) = self.conn(timer.slot) else { continue };
+            let Some(conn) = self.conn(timer.slot) else {
+                continue;
+            };
             if conn.id != timer.conn || conn.close.is_some() {
                 continue;
             }

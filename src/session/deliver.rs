@@ -92,7 +92,9 @@ impl<'a> Outgoing<'a> {
     ) -> Outgoing<'a> {
         Outgoing {
             publish,
-            from_slot: from.filter(|from| from.worker == own).map_or(u32::MAX, |from| from.slot),
+            from_slot: from
+                .filter(|from| from.worker == own)
+                .map_or(u32::MAX, |from| from.slot),
             tail,
             shared: None,
             may_share: receivers > 1 && tail.len() >= SHARED_BYTES_MIN,
@@ -123,9 +125,13 @@ impl<S> Local<S> {
     /// all it asked for, is being closed, or belongs to the publisher, which wants no echo.
     #[inline]
     pub fn deliver(&mut self, target: Target, message: &mut Outgoing<'_>) -> bool {
-        let Some(sub) = self.subs.resolve(target) else { return false };
+        let Some(sub) = self.subs.resolve(target) else {
+            return false;
+        };
         let slot = sub.conn;
-        let Some(conn) = self.conns.get_mut(slot as usize) else { return false };
+        let Some(conn) = self.conns.get_mut(slot as usize) else {
+            return false;
+        };
         if conn.close.is_some()
             || sub.is_used_up()
             || (slot == message.from_slot && !conn.wishes.echo)
@@ -139,16 +145,25 @@ impl<S> Local<S> {
         let publish = message.publish;
         let queued_before = conn.out.pending_bytes();
         let sid = sub.sid.with_blank();
-        let verb: &[u8] = if publish.header_bytes == 0 { b"MSG " } else { b"HMSG " };
+        let verb: &[u8] = if publish.header_bytes == 0 {
+            b"MSG "
+        } else {
+            b"HMSG "
+        };
         if publish.header_bytes > 0 && !conn.wishes.headers {
             let mut tail = Vec::new();
             encode::append_headerless_tail(&mut tail, publish);
-            conn.out.push(&mut self.pool, [b"MSG ", publish.subject, b" ", sid, &tail]);
+            conn.out
+                .push(&mut self.pool, [b"MSG ", publish.subject, b" ", sid, &tail]);
         } else if message.may_share {
             let shared = message.shared.get_or_insert_with(|| message.tail.into());
-            conn.out.push_shared(&mut self.pool, [verb, publish.subject, b" ", sid], shared);
+            conn.out
+                .push_shared(&mut self.pool, [verb, publish.subject, b" ", sid], shared);
         } else {
-            conn.out.push(&mut self.pool, [verb, publish.subject, b" ", sid, message.tail]);
+            conn.out.push(
+                &mut self.pool,
+                [verb, publish.subject, b" ", sid, message.tail],
+            );
         }
         conn.traffic.out_msgs += 1;
         conn.traffic.out_bytes += publish.body.len() as u64;
@@ -174,7 +189,9 @@ impl<S> Local<S> {
 
     /// Queues bytes of the server itself for one connection.
     pub fn send<const N: usize>(&mut self, slot: u32, parts: [&[u8]; N]) {
-        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.conns.get_mut(slot as usize) else {
+            return;
+        };
         if conn.close.is_some() {
             return;
         }

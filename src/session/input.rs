@@ -44,6 +44,7 @@ impl Input {
     }
 
     /// Bytes kept.
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.stash.len()
     }
@@ -76,7 +77,9 @@ impl Input {
             None => Ok((0, Fed::More)),
             Some(Partial::Skip(loose)) => Ok(self.feed_skip(loose, bytes)),
             Some(Partial::Body(head)) => self.feed_body(head, bytes),
-            Some(Partial::Line { args_from: Some(from) }) => self.feed_args(from, bytes, limits),
+            Some(Partial::Line {
+                args_from: Some(from),
+            }) => self.feed_args(from, bytes, limits),
             Some(Partial::Line { args_from: None }) => self.feed_beginning(bytes, limits),
         }
     }
@@ -182,8 +185,11 @@ impl Complete {
 mod tests {
     use super::*;
 
-    const LIMITS: ParseLimits =
-        ParseLimits { args_bytes_max: 64, payload_bytes_max: 5000, has_headers: true };
+    const LIMITS: ParseLimits = ParseLimits {
+        args_bytes_max: 64,
+        payload_bytes_max: 5000,
+        has_headers: true,
+    };
 
     /// Reads a stream given in pieces, as a connection does, and renders what it finds.
     fn read(pieces: &[&[u8]]) -> Vec<String> {

@@ -119,8 +119,9 @@ impl Outbox {
     }
 
     fn push_record(&mut self, kind: u8, hops: u8, from: Option<Producer>) {
-        let (worker, slot, conn) =
-            from.map_or((NO_WORKER, 0, 0), |from| (from.worker.0, from.slot, from.conn.0));
+        let (worker, slot, conn) = from.map_or((NO_WORKER, 0, 0), |from| {
+            (from.worker.0, from.slot, from.conn.0)
+        });
         self.bytes.extend_from_slice(&[kind, hops]);
         self.bytes.extend_from_slice(&worker.to_le_bytes());
         self.bytes.extend_from_slice(&slot.to_le_bytes());
@@ -152,8 +153,9 @@ fn read_message(bytes: &[u8], from: Option<Producer>) -> Option<(Mail<'_>, usize
     let reply_bytes = size(2)?;
     let body_bytes = size(4)? as usize;
     let target = read_u64(bytes, RECORD_BYTES + 24)?;
-    let (subject, rest) =
-        bytes.get(RECORD_BYTES + MESSAGE_BYTES..)?.split_at_checked(size(0)? as usize)?;
+    let (subject, rest) = bytes
+        .get(RECORD_BYTES + MESSAGE_BYTES..)?
+        .split_at_checked(size(0)? as usize)?;
     let (queue, rest) = rest.split_at_checked(size(1)? as usize)?;
     let (tail, rest) = rest.split_at_checked(size(5)? as usize)?;
     let body_end = tail.len().checked_sub(2)?;
@@ -168,7 +170,12 @@ fn read_message(bytes: &[u8], from: Option<Producer>) -> Option<(Mail<'_>, usize
         tail,
     };
     let member = (target != NO_MEMBER).then(|| (Target::from_bits(target), queue));
-    let mail = Mail::Message { from, publish, member, hops: bytes[1] };
+    let mail = Mail::Message {
+        from,
+        publish,
+        member,
+        hops: bytes[1],
+    };
     Some((mail, bytes.len() - rest.len()))
 }
 
@@ -187,7 +194,11 @@ mod tests {
 
     #[test]
     fn records_read_back_as_written() {
-        let producer = Producer { worker: WorkerId(3), slot: 7, conn: ConnId(1 << 40) };
+        let producer = Producer {
+            worker: WorkerId(3),
+            slot: 7,
+            conn: ConnId(1 << 40),
+        };
         let canonical = Publish {
             subject: b"foo",
             reply: Some(b"inbox"),
@@ -195,7 +206,12 @@ mod tests {
             body: b"hello",
             tail: b"inbox 5\r\nhello\r\n",
         };
-        let built = Publish { header_bytes: 2, reply: None, tail: b"", ..canonical };
+        let built = Publish {
+            header_bytes: 2,
+            reply: None,
+            tail: b"",
+            ..canonical
+        };
         let member = Target::new(Owner::port(2).expect("a port"), 9, 11);
         let mut outbox = Outbox::default();
         outbox.push_message(Some(producer), &canonical, None, 0);
@@ -205,17 +221,35 @@ mod tests {
         let bytes = outbox.take();
 
         let (first, used) = read(&bytes).expect("a record");
-        let expected =
-            Mail::Message { from: Some(producer), publish: canonical, member: None, hops: 0 };
+        let expected = Mail::Message {
+            from: Some(producer),
+            publish: canonical,
+            member: None,
+            hops: 0,
+        };
         assert_eq!(first, expected);
         let (second, more) = read(&bytes[used..]).expect("a record");
         assert_eq!(second, Mail::Stall(producer));
         let rest = &bytes[used + more..];
         let (third, more) = read(rest).expect("a record");
-        let publish = Publish { tail: b"2 5\r\nhello\r\n", ..built };
+        let publish = Publish {
+            tail: b"2 5\r\nhello\r\n",
+            ..built
+        };
         let member = Some((member, &b"workers"[..]));
-        assert_eq!(third, Mail::Message { from: None, publish, member, hops: 2 });
-        assert_eq!(read(&rest[more..]), Some((Mail::Resume(producer), RECORD_BYTES)));
+        assert_eq!(
+            third,
+            Mail::Message {
+                from: None,
+                publish,
+                member,
+                hops: 2
+            }
+        );
+        assert_eq!(
+            read(&rest[more..]),
+            Some((Mail::Resume(producer), RECORD_BYTES))
+        );
         assert_eq!(read(&[]), None);
         for cut in 0..used {
             assert_eq!(read(&bytes[..cut]), None, "a cut record is the end");

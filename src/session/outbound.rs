@@ -107,16 +107,25 @@ impl Outbound {
     /// Moves the block being written behind the full ones.
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
-            self.full.push_back(Segment::Block(std::mem::take(&mut self.tail)));
+            self.full
+                .push_back(Segment::Block(std::mem::take(&mut self.tail)));
         }
     }
 
     /// Fills `slices` with what is to be sent, in order, and returns how many of them it filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let segments = self.full.iter().map(Segment::bytes).chain(std::iter::once(&self.tail[..]));
+        let segments = self
+            .full
+            .iter()
+            .map(Segment::bytes)
+            .chain(std::iter::once(&self.tail[..]));
         let mut count = 0;
         for (segment, slice) in segments.zip(slices.iter_mut()) {
-            let bytes = if count == 0 { &segment[self.sent..] } else { segment };
+            let bytes = if count == 0 {
+                &segment[self.sent..]
+            } else {
+                segment
+            };
             if bytes.is_empty() {
                 break;
             }
@@ -176,8 +185,11 @@ mod tests {
     fn take(out: &mut Outbound, pool: &mut BlockPool, limit: usize) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 8];
         let count = out.slices(&mut slices);
-        let mut bytes: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
-        bytes.truncate(limit);
+        let mut bytes = Vec::new();
+        for slice in &slices[..count] {
+            let room = limit - bytes.len();
+            bytes.extend_from_slice(&slice[..slice.len().min(room)]);
+        }
         out.advance(bytes.len(), pool);
         bytes
     }

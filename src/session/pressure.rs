@@ -39,7 +39,9 @@ impl<S> Shard<S> {
     fn presses_on(&mut self, slot: u32) -> bool {
         let now = self.now;
         let limits = self.local.limits;
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return false };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return false;
+        };
         if conn.close.is_some() {
             return false;
         }
@@ -76,16 +78,18 @@ impl<S> Shard<S> {
             conn.pressure.waiting.push(producer);
         }
         if producer.worker == self.worker {
-            self.stall(producer);
+            self.stall(producer, STALL_MS_MAX);
         } else if let Some(outbox) = self.outboxes.get_mut(producer.worker.0 as usize) {
             outbox.push_stall(producer);
         }
     }
 
     /// Stops reading a producer of this worker, for a bounded time.
-    pub(super) fn stall(&mut self, producer: Producer) {
-        let until = self.now.plus(STALL_MS_MAX);
-        let Some(conn) = self.local.conns.get_mut(producer.slot as usize) else { return };
+    pub(super) fn stall(&mut self, producer: Producer, ms: u64) {
+        let until = self.now.plus(ms);
+        let Some(conn) = self.local.conns.get_mut(producer.slot as usize) else {
+            return;
+        };
         if conn.id != producer.conn || conn.paused_until.is_some() {
             return;
         }
@@ -97,7 +101,9 @@ impl<S> Shard<S> {
 
     /// Reads a producer of this worker again.
     pub(super) fn resume(&mut self, producer: Producer) {
-        let Some(conn) = self.local.conns.get_mut(producer.slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(producer.slot as usize) else {
+            return;
+        };
         if conn.id == producer.conn && conn.paused_until.take().is_some() {
             self.local.resumed.push(producer.slot);
         }
@@ -105,7 +111,9 @@ impl<S> Shard<S> {
 
     pub(super) fn on_pause_over(&mut self, slot: u32) {
         let now = self.now;
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         if conn.paused_until.is_some_and(|until| until <= now) {
             conn.paused_until = None;
             self.local.resumed.push(slot);
@@ -117,7 +125,9 @@ impl<S> Shard<S> {
         let now = self.now;
         let limits = self.local.limits;
         let deadline_ms = self.shared.options.write_deadline_ms;
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         conn.pressure.is_blocked = is_blocked;
         let pending_bytes = conn.out.pending_bytes();
         let taken_bytes = conn.out.taken_bytes();
@@ -129,11 +139,16 @@ impl<S> Shard<S> {
         } else if pending_bytes > limits.pending_bytes_max && is_blocked {
             return self.close_slow(slot, CloseReason::SlowConsumerPendingBytes);
         }
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         let pressure = &mut conn.pressure;
         if !is_blocked {
             pressure.deadline = None;
-        } else if pressure.deadline.is_none_or(|(bytes, _)| taken_bytes >= bytes) {
+        } else if pressure
+            .deadline
+            .is_none_or(|(bytes, _)| taken_bytes >= bytes)
+        {
             // All that is queued now must be taken in time; what comes later has its own time.
             let at = now.plus(deadline_ms);
             let had_timer = pressure.deadline.is_some();
@@ -146,7 +161,9 @@ impl<S> Shard<S> {
 
     pub(super) fn on_write_deadline(&mut self, slot: u32) {
         let now = self.now;
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         match conn.pressure.deadline {
             Some((bytes, _)) if conn.out.taken_bytes() >= bytes => conn.pressure.deadline = None,
             Some((_, at)) if at <= now => {
@@ -159,7 +176,9 @@ impl<S> Shard<S> {
 
     /// Closes a connection that takes too little; nothing more is sent to it.
     fn close_slow(&mut self, slot: u32, reason: CloseReason) {
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         if conn.close.is_some() {
             return;
         }
@@ -182,7 +201,9 @@ impl<S> Shard<S> {
     }
 
     fn release_waiting_of(&mut self, slot: u32) {
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         let waiting = std::mem::take(&mut conn.pressure.waiting);
         self.release(&waiting);
     }

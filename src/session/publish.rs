@@ -1,11 +1,14 @@
 //! From a published message to everybody who gets it.
 
+use std::sync::Arc;
+
 use super::deliver::Outgoing;
 use super::mail::{self, Mail, Outbox, Producer};
 use super::shard::Shard;
 use crate::clock::Millis;
 use crate::id::WorkerId;
-use crate::router::{Group, Matches, Message, Owner, Target, pick};
+use crate::limits::{CONGESTION_MS, STALL_MS_MAX};
+use crate::router::{self, Group, Matches, Message, Owner, Router, Target, pick};
 use crate::wire::encode;
 use crate::wire::err_text;
 use crate::wire::parse::Publish;
@@ -19,11 +22,17 @@ impl<S> Shard<S> {
     /// A message from a connection.
     #[inline]
     pub(super) fn on_publish(&mut self, slot: u32, publish: &Publish<'_>) {
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         conn.traffic.in_msgs += 1;
         conn.traffic.in_bytes += publish.body.len() as u64;
         conn.liveness.active_at = self.now;
-        let from = Producer { worker: self.worker, slot, conn: conn.id };
+        let from = Producer {
+            worker: self.worker,
+            slot,
+            conn: conn.id,
+        };
         let wishes = conn.wishes;
         let is_special = wishes.verbose
             || wishes.pedantic
@@ -40,14 +49,20 @@ impl<S> Shard<S> {
 
     /// What only some clients ask for and only some subjects need. `false` if it goes no further.
     fn check_publish(&mut self, slot: u32, publish: &Publish<'_>) -> bool {
-        let Some(conn) = self.conn(slot) else { return false };
+        let Some(conn) = self.conn(slot) else {
+            return false;
+        };
         let wishes = conn.wishes;
         if wishes.pedantic && !crate::subject::is_valid_literal(publish.subject) {
             self.send_error(slot, err_text::INVALID_PUBLISH_SUBJECT);
         }
         // Source: core-protocol section 3.2. These carry routing between servers and accounts.
         if publish.subject.starts_with(b"$NRG.") || publish.subject.starts_with(b"_GR_.") {
-            self.refuse_publish(slot, "Permissions Violation for Publish to ", publish.subject);
+            self.refuse_publish(
+                slot,
+                "Permissions Violation for Publish to ",
+                publish.subject,
+            );
             return false;
         }
         if let Some(reply) = publish.reply
@@ -55,7 +70,11 @@ impl<S> Shard<S> {
                 || reply.starts_with(b"_R_.")
                 || (reply.starts_with(b"$JS.ACK") && reply.len() > 7))
         {
-            self.refuse_publish(slot, "Permissions Violation for Publish with Reply of ", reply);
+            self.refuse_publish(
+                slot,
+                "Permissions Violation for Publish with Reply of ",
+                reply,
+            );
             return false;
         }
         if wishes.verbose {
@@ -88,6 +107,7 @@ impl<S> Shard<S> {
         let tail = tail_of(publish, &mut built);
         let mut message = Outgoing::new(publish, from, self.worker, tail, matches.plain.len());
         let mut is_delivered = false;
+        let mut is_congested = false;
         let own = self.local.owner;
         let mut rest = &matches.plain[..];
         while let Some(first) = rest.first() {
@@ -105,10 +125,13 @@ impl<S> Shard<S> {
                 }
             } else if owner == Owner::LOCAL {
                 for &target in same {
-                    is_delivered |= deliver_in_process(matches, target, publish);
+                    is_delivered |=
+                        self.callbacks
+                            .call(&self.shared.router, matches, target, publish);
                 }
             } else if let Some(outbox) = self.outboxes.get_mut(owner.index()) {
                 post(outbox, &mut self.local.fresh_bytes, from, publish, None, 0);
+                is_congested |= self.is_congested[owner.index()];
                 is_delivered = true;
             }
         }
@@ -118,10 +141,19 @@ impl<S> Shard<S> {
                 if owner == own {
                     self.local.deliver(target, &mut message)
                 } else if owner == Owner::LOCAL {
-                    deliver_in_process(matches, target, publish)
+                    self.callbacks
+                        .call(&self.shared.router, matches, target, publish)
                 } else if let Some(outbox) = self.outboxes.get_mut(owner.index()) {
                     let member = Some((target, &group.name[..]));
-                    post(outbox, &mut self.local.fresh_bytes, from, publish, member, 0);
+                    post(
+                        outbox,
+                        &mut self.local.fresh_bytes,
+                        from,
+                        publish,
+                        member,
+                        0,
+                    );
+                    is_congested |= self.is_congested[owner.index()];
                     true
                 } else {
                     false
@@ -130,6 +162,9 @@ impl<S> Shard<S> {
             .is_some();
         }
         self.after_delivery(from);
+        if is_congested && let Some(from) = from {
+            self.stall(from, CONGESTION_MS);
+        }
         is_delivered
     }
 
@@ -143,6 +178,33 @@ impl<S> Shard<S> {
         if !self.local.pressed.is_empty() {
             self.on_pressure(from);
         }
+        if self.callbacks.has_published() {
+            self.publish_for_callbacks();
+        }
+    }
+
+    /// Publishes what callbacks left behind while they were called.
+    #[cold]
+    fn publish_for_callbacks(&mut self) {
+        let mut outbox = std::mem::take(&mut self.callbacks.outbox);
+        let shared = Arc::clone(&self.shared);
+        outbox.drain(&shared.router, |message, outbox| {
+            let body = [message.headers, message.payload].concat();
+            let publish = Publish {
+                subject: message.subject,
+                reply: message.reply,
+                header_bytes: message.headers.len(),
+                body: &body,
+                tail: &[],
+            };
+            // Callbacks called meanwhile add to the same outbox.
+            self.callbacks.outbox = std::mem::take(outbox);
+            self.callbacks.is_draining = true;
+            self.route(&publish, None);
+            self.callbacks.is_draining = false;
+            *outbox = std::mem::take(&mut self.callbacks.outbox);
+        });
+        self.callbacks.outbox = outbox;
     }
 
     /// Works through mail from another worker, and says how many bytes of it: fewer than all when
@@ -151,16 +213,28 @@ impl<S> Shard<S> {
         self.now = now;
         let mut at = 0;
         while !self.local.wants_flush {
-            let Some((mail, used)) = mail::read(&bytes[at..]) else { return bytes.len() };
+            let Some((mail, used)) = mail::read(&bytes[at..]) else {
+                return bytes.len();
+            };
             at += used;
             match mail {
-                Mail::Message { from, publish, member: None, .. } => {
+                Mail::Message {
+                    from,
+                    publish,
+                    member: None,
+                    ..
+                } => {
                     self.deliver_plain(&publish, from);
                 }
-                Mail::Message { from, publish, member: Some((target, queue)), hops } => {
+                Mail::Message {
+                    from,
+                    publish,
+                    member: Some((target, queue)),
+                    hops,
+                } => {
                     self.deliver_to_member(&publish, from, target, queue, hops);
                 }
-                Mail::Stall(producer) => self.stall(producer),
+                Mail::Stall(producer) => self.stall(producer, STALL_MS_MAX),
                 Mail::Resume(producer) => self.resume(producer),
             }
         }
@@ -209,7 +283,12 @@ impl<S> Shard<S> {
         let own = self.local.owner;
         let matches = self.cache.lookup(&self.shared.router, publish.subject);
         let is_queue = |group: &&Group| &group.name[..] == queue;
-        let Some(group) = matches.groups.iter().find(is_queue).filter(|_| hops < HOPS_MAX) else {
+        let Some(group) = matches
+            .groups
+            .iter()
+            .find(is_queue)
+            .filter(|_| hops < HOPS_MAX)
+        else {
             self.local.counters.queue_drops += 1;
             return;
         };
@@ -221,10 +300,18 @@ impl<S> Shard<S> {
             } else if owner == own {
                 self.local.deliver(target, &mut message)
             } else if owner == Owner::LOCAL {
-                deliver_in_process(matches, target, publish)
+                self.callbacks
+                    .call(&self.shared.router, matches, target, publish)
             } else if let Some(outbox) = self.outboxes.get_mut(owner.index()) {
                 let member = Some((target, queue));
-                post(outbox, &mut self.local.fresh_bytes, from, publish, member, hops + 1);
+                post(
+                    outbox,
+                    &mut self.local.fresh_bytes,
+                    from,
+                    publish,
+                    member,
+                    hops + 1,
+                );
                 true
             } else {
                 false
@@ -259,7 +346,11 @@ impl<S> Shard<S> {
 
     /// Bytes of records that wait for any worker.
     pub fn outboxes_with_mail(&self) -> impl Iterator<Item = WorkerId> + '_ {
-        let filled = self.outboxes.iter().enumerate().filter(|(_, outbox)| outbox.bytes() > 0);
+        let filled = self
+            .outboxes
+            .iter()
+            .enumerate()
+            .filter(|(_, outbox)| outbox.bytes() > 0);
         filled.map(|(index, _)| WorkerId(index as u16))
     }
 }
@@ -287,10 +378,37 @@ fn post(
     *fresh_bytes += outbox.bytes() - before;
 }
 
-/// Hands a message to a callback or queue inside the process.
-#[cold]
-fn deliver_in_process(matches: &Matches, target: Target, publish: &Publish<'_>) -> bool {
-    let (headers, payload) = publish.body.split_at(publish.header_bytes);
-    let message = Message { subject: publish.subject, reply: publish.reply, headers, payload };
-    matches.local(target).is_some_and(|sub| sub.deliver(&message))
+/// Callbacks and queues inside the process, and what callbacks publish.
+#[derive(Default)]
+pub(super) struct Callbacks {
+    outbox: router::Outbox,
+    /// Whether what they publish is being published, so that it is not begun anew.
+    is_draining: bool,
+}
+
+impl Callbacks {
+    /// Hands a message to a callback or queue inside the process.
+    #[cold]
+    fn call(
+        &mut self,
+        router: &Router,
+        matches: &Matches,
+        target: Target,
+        publish: &Publish<'_>,
+    ) -> bool {
+        let (headers, payload) = publish.body.split_at(publish.header_bytes);
+        let message = Message {
+            subject: publish.subject,
+            reply: publish.reply,
+            headers,
+            payload,
+        };
+        matches
+            .local(target)
+            .is_some_and(|sub| sub.deliver(router, &message, &mut self.outbox))
+    }
+
+    fn has_published(&self) -> bool {
+        !self.is_draining && !self.outbox.is_idle()
+    }
 }

@@ -14,7 +14,9 @@ impl<S> Shard<S> {
         self.now = now;
         let mut at = 0;
         while at < bytes.len() {
-            let Some(conn) = self.local.conns.get_mut(slot as usize) else { return bytes.len() };
+            let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+                return bytes.len();
+            };
             if conn.close.is_some() {
                 return bytes.len();
             }
@@ -36,7 +38,9 @@ impl<S> Shard<S> {
     /// Works through whole frames until something calls for a pause, and keeps the beginning of a
     /// frame at the end.
     fn on_frames(&mut self, slot: u32, bytes: &[u8]) -> usize {
-        let Some(limits) = self.parse_limits(slot, bytes) else { return bytes.len() };
+        let Some(limits) = self.parse_limits(slot, bytes) else {
+            return bytes.len();
+        };
         let mut at = 0;
         while at < bytes.len() {
             match parse::next(&bytes[at..], &limits) {
@@ -72,7 +76,9 @@ impl<S> Shard<S> {
     /// Takes more of a cut frame, and carries it out when it is complete.
     fn feed(&mut self, slot: u32, bytes: &[u8]) -> usize {
         let limits = self.limits_of(slot);
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return bytes.len() };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return bytes.len();
+        };
         let (taken, block, how) = match conn.input.feed(bytes, &limits) {
             Ok((taken, Fed::More)) => return taken,
             Ok((taken, Fed::Frame(block, how))) => (taken, block, how),
@@ -124,7 +130,11 @@ impl<S> Shard<S> {
         self.trace_op(slot, &op);
         match op {
             Op::Publish(publish) => self.on_publish(slot, &publish),
-            Op::Sub { subject, queue, sid } => self.on_sub(slot, subject, queue, sid),
+            Op::Sub {
+                subject,
+                queue,
+                sid,
+            } => self.on_sub(slot, subject, queue, sid),
             Op::Unsub { sid, max } => self.on_unsub(slot, sid, max),
             Op::Connect(json) => self.on_connect(slot, json),
             Op::Ping => self.on_ping(slot),

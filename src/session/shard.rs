@@ -12,7 +12,8 @@ use super::deliver::Local;
 use super::input::Input;
 use super::mail::Outbox;
 use super::outbound::Outbound;
-use super::subs::{SidIndex, SubTable};
+use super::publish::Callbacks;
+use super::subs::SidIndex;
 use super::timers::{Due, Timer, Timers, on_grid};
 use crate::clock::Millis;
 use crate::config::Options;
@@ -66,6 +67,10 @@ pub struct Shard<S> {
     pub(super) now: Millis,
     /// One per worker; the own one stays empty.
     pub(super) outboxes: Vec<Outbox>,
+    /// Which workers are too far behind with their mail.
+    pub(super) is_congested: Vec<bool>,
+    /// Callbacks and queues inside the process.
+    pub(super) callbacks: Callbacks,
 }
 
 /// Room for output of one pass before the caller should flush: enough for large writes to each of
@@ -85,6 +90,8 @@ impl<S> Shard<S> {
             timers: Timers::default(),
             now: Millis(0),
             outboxes: (0..workers).map(|_| Outbox::default()).collect(),
+            is_congested: vec![false; workers as usize],
+            callbacks: Callbacks::default(),
             shared,
         })
     }
@@ -109,8 +116,14 @@ impl<S> Shard<S> {
             input: Input::default(),
             sids: SidIndex::new(),
             traffic: Traffic::default(),
-            liveness: Liveness { active_at: now, ..Liveness::default() },
-            pressure: Pressure { progress_at: now, ..Pressure::default() },
+            liveness: Liveness {
+                active_at: now,
+                ..Liveness::default()
+            },
+            pressure: Pressure {
+                progress_at: now,
+                ..Pressure::default()
+            },
             names: None,
         }) as u32;
         self.send_info(slot);
@@ -122,9 +135,10 @@ impl<S> Shard<S> {
         if self.shared.log.debug_enabled() {
             let conn = &self.local.conns[slot as usize];
             let worker = self.worker.0;
-            self.shared
-                .log
-                .debug(format_args!("{} - Client connection created, worker {worker}", conn.label()));
+            self.shared.log.debug(format_args!(
+                "{} - Client connection created, worker {worker}",
+                conn.label()
+            ));
         }
         slot
     }
@@ -210,6 +224,17 @@ impl<S> Shard<S> {
         self.outboxes[worker.0 as usize].take()
     }
 
+    /// Whether the caller should flush before it hands anything more in.
+    pub fn wants_flush(&self) -> bool {
+        self.local.wants_flush
+    }
+
+    /// Tells the shard whether another worker is too far behind with its mail, so that those who
+    /// write to it must wait.
+    pub fn set_congested(&mut self, worker: WorkerId, is_congested: bool) {
+        self.is_congested[worker.0 as usize] = is_congested;
+    }
+
     /// Tells the shard that what was queued has been handed to the kernel as far as it goes, so
     /// that the next pass may queue as much again.
     pub fn flushed(&mut self) {
@@ -228,7 +253,9 @@ impl<S> Shard<S> {
         mut write: impl FnMut(&mut S, &[std::io::IoSlice<'_>]) -> Result<Option<usize>, E>,
     ) -> Result<(), E> {
         const SLICES_MAX: usize = 64;
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return Ok(()) };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return Ok(());
+        };
         let mut is_blocked = false;
         while conn.out.pending_bytes() > 0 && !is_blocked {
             let mut slices = [std::io::IoSlice::new(&[]); SLICES_MAX];
@@ -259,7 +286,9 @@ impl<S> Shard<S> {
         if self.shared.log.debug_enabled() {
             let reason = conn.close.unwrap_or(CloseReason::ClientClosed);
             let label = conn.label();
-            self.shared.log.debug(format_args!("{label} - Client connection closed: {reason}"));
+            self.shared
+                .log
+                .debug(format_args!("{label} - Client connection closed: {reason}"));
         }
         Some((conn.io, conn.out))
     }
@@ -279,7 +308,9 @@ impl<S> Shard<S> {
             && fatal.reason != CloseReason::AuthenticationTimeout
         {
             let text = fatal.text.unwrap_or(fatal.reason.text());
-            self.shared.log.error(format_args!("{} - {text}", conn.label()));
+            self.shared
+                .log
+                .error(format_args!("{} - {text}", conn.label()));
         }
         self.close(slot, fatal.reason);
     }
@@ -292,7 +323,9 @@ impl<S> Shard<S> {
 
     /// Queues the INFO line.
     pub(super) fn send_info(&mut self, slot: u32) {
-        let Some(conn) = self.local.conns.get(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get(slot as usize) else {
+            return;
+        };
         let mut line = Vec::new();
         let about = ConnInfo {
             client_id: conn.id.0,
@@ -312,7 +345,12 @@ impl<S> Shard<S> {
     pub(super) fn add_timer(&mut self, slot: u32, due: Due, at: Millis) {
         if let Some(conn) = self.local.conns.get(slot as usize) {
             let at = on_grid(self.now, at);
-            self.timers.add(Timer { at, due, slot, conn: conn.id });
+            self.timers.add(Timer {
+                at,
+                due,
+                slot,
+                conn: conn.id,
+            });
         }
     }
 
@@ -320,7 +358,10 @@ impl<S> Shard<S> {
     pub fn announce_lame_duck(&mut self) {
         let slots: Vec<u32> = self.slots().collect();
         for slot in slots {
-            if self.conn(slot).is_some_and(|conn| conn.wishes.async_info && conn.has_ponged) {
+            if self
+                .conn(slot)
+                .is_some_and(|conn| conn.wishes.async_info && conn.has_ponged)
+            {
                 self.send_info(slot);
             }
         }

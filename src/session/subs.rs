@@ -116,7 +116,9 @@ impl SubTable {
 
     /// Finds the key of a connection's subscription.
     pub fn find(&self, index: &SidIndex, sid: &[u8]) -> Option<u32> {
-        index.find(self.hash(sid), |&key| self.has_sid(key, sid)).copied()
+        index
+            .find(self.hash(sid), |&key| self.has_sid(key, sid))
+            .copied()
     }
 
     /// Adds a subscription; `route` puts its target into the router and says where, or refuses.
@@ -131,8 +133,14 @@ impl SubTable {
         let place = route(Target::new(self.owner, generation, self.subs.next_key()))?;
         self.generations = generation;
         let sid_hash = self.hash(sid);
-        let sub =
-            Sub { conn, generation, place, delivered_max: 0, delivered: 0, sid: Sid::new(sid) };
+        let sub = Sub {
+            conn,
+            generation,
+            place,
+            delivered_max: 0,
+            delivered: 0,
+            sid: Sid::new(sid),
+        };
         let key = self.subs.insert(sub);
         index.insert_unique(sid_hash, key, |&key| self.hash_of(key));
         Ok(key)
@@ -170,7 +178,9 @@ impl SubTable {
     }
 
     fn hash_of(&self, key: u32) -> u64 {
-        self.subs.get(key).map_or(0, |sub| self.hash(sub.sid.name()))
+        self.subs
+            .get(key)
+            .map_or(0, |sub| self.hash(sub.sid.name()))
     }
 }
 
@@ -208,9 +218,13 @@ mod tests {
         let (sub, target) = table.remove(&mut index, key).expect("there");
         assert_eq!((sub.sid.name(), target), (&b"77"[..], targets[77]));
         assert!(table.find(&index, b"77").is_none() && table.resolve(target).is_none());
-        let again =
-            table.insert(&mut index, 5, b"77", |target| router.subscribe(b"foo", None, target));
+        let again = table.insert(&mut index, 5, b"77", |target| {
+            router.subscribe(b"foo", None, target)
+        });
         assert_eq!(again, Ok(key), "the slot is used again");
-        assert!(table.resolve(target).is_none(), "but the old target does not lead to it");
+        assert!(
+            table.resolve(target).is_none(),
+            "but the old target does not lead to it"
+        );
     }
 }

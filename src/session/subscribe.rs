@@ -10,13 +10,7 @@ const RESERVED_QUEUE: &[u8] = b"_sys_";
 impl<S> Shard<S> {
     /// SUB. The order of the checks is the reference's: reserved queue, limit, sid in use, subject.
     /// Source: core-protocol section 2.4.
-    pub(super) fn on_sub(
-        &mut self,
-        slot: u32,
-        subject: &[u8],
-        queue: Option<&[u8]>,
-        sid: &[u8],
-    ) {
+    pub(super) fn on_sub(&mut self, slot: u32, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
         if let Some(error) = self.subscribe(slot, subject, queue, sid) {
             return self.send_error(slot, &error);
         }
@@ -49,16 +43,18 @@ impl<S> Shard<S> {
             return None;
         }
         let router = &self.shared.router;
-        let added = local
-            .subs
-            .insert(&mut conn.sids, slot, sid, |target| router.subscribe(subject, queue, target));
+        let added = local.subs.insert(&mut conn.sids, slot, sid, |target| {
+            router.subscribe(subject, queue, target)
+        });
         added.err().map(|_| err_text::INVALID_SUBJECT.to_owned())
     }
 
     /// UNSUB, now or after a number of deliveries counted since SUB.
     pub(super) fn on_unsub(&mut self, slot: u32, sid: &[u8], max: Option<u64>) {
         let local = &mut self.local;
-        let Some(conn) = local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = local.conns.get_mut(slot as usize) else {
+            return;
+        };
         let verbose = conn.wishes.verbose;
         if let Some(key) = local.subs.find(&conn.sids, sid) {
             let mut ends_now = max.is_none();
@@ -86,8 +82,12 @@ impl<S> Shard<S> {
 
     fn end_subscription(&mut self, key: u32) {
         let local = &mut self.local;
-        let Some(slot) = local.subs.get_mut(key).map(|sub| sub.conn) else { return };
-        let Some(conn) = local.conns.get_mut(slot as usize) else { return };
+        let Some(slot) = local.subs.get_mut(key).map(|sub| sub.conn) else {
+            return;
+        };
+        let Some(conn) = local.conns.get_mut(slot as usize) else {
+            return;
+        };
         if let Some((sub, target)) = local.subs.remove(&mut conn.sids, key) {
             self.shared.router.unsubscribe(sub.place, target);
         }
@@ -95,7 +95,9 @@ impl<S> Shard<S> {
 
     /// Ends all subscriptions of a connection that stays.
     pub(super) fn drop_subscriptions_of(&mut self, slot: u32) {
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else { return };
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
         let keys = std::mem::take(&mut conn.sids);
         self.drop_keys(keys.into_iter());
     }

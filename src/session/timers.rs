@@ -82,7 +82,12 @@ mod tests {
     fn timers_come_out_in_order_and_not_before_their_time() {
         let mut timers = Timers::default();
         for at in [30u64, 10, 20] {
-            timers.add(Timer { at: Millis(at), due: Due::Ping, slot: 0, conn: ConnId(at) });
+            timers.add(Timer {
+                at: Millis(at),
+                due: Due::Ping,
+                slot: 0,
+                conn: ConnId(at),
+            });
         }
         assert_eq!(timers.next_at(), Some(Millis(10)));
         let mut due = Vec::new();

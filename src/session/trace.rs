@@ -35,7 +35,9 @@ impl<S> Shard<S> {
         if self.shared.log.trace_enabled()
             && let Some(conn) = self.conn(slot)
         {
-            self.shared.log.trace(format_args!("{} - ->> [{line}]", conn.label()));
+            self.shared
+                .log
+                .trace(format_args!("{} - ->> [{line}]", conn.label()));
         }
     }
 
@@ -43,17 +45,35 @@ impl<S> Shard<S> {
     fn trace_op_line(&self, slot: u32, op: &Op<'_>) {
         let Some(conn) = self.conn(slot) else { return };
         let log = |line: fmt::Arguments<'_>| {
-            self.shared.log.trace(format_args!("{} - <<- [{line}]", conn.label()));
+            self.shared
+                .log
+                .trace(format_args!("{} - <<- [{line}]", conn.label()));
         };
         match op {
-            Op::Sub { subject, queue: None, sid } => {
+            Op::Sub {
+                subject,
+                queue: None,
+                sid,
+            } => {
                 log(format_args!("SUB {} {}", Text(subject), Text(sid)));
             }
-            Op::Sub { subject, queue: Some(queue), sid } => {
-                log(format_args!("SUB {} {} {}", Text(subject), Text(queue), Text(sid)));
+            Op::Sub {
+                subject,
+                queue: Some(queue),
+                sid,
+            } => {
+                log(format_args!(
+                    "SUB {} {} {}",
+                    Text(subject),
+                    Text(queue),
+                    Text(sid)
+                ));
             }
             Op::Unsub { sid, max: None } => log(format_args!("UNSUB {}", Text(sid))),
-            Op::Unsub { sid, max: Some(max) } => log(format_args!("UNSUB {} {max}", Text(sid))),
+            Op::Unsub {
+                sid,
+                max: Some(max),
+            } => log(format_args!("UNSUB {} {max}", Text(sid))),
             Op::Connect(json) => log(format_args!("CONNECT {}", redacted(json))),
             Op::Info(json) => log(format_args!("INFO {}", Text(json))),
             Op::Ping => log(format_args!("PING")),
@@ -73,14 +93,23 @@ impl<S> Shard<S> {
             bytes => ("HPUB", format!("{bytes} ")),
         };
         let subject = Text(publish.subject);
-        let reply = publish.reply.map(|reply| format!("{} ", Text(reply))).unwrap_or_default();
+        let reply = publish
+            .reply
+            .map(|reply| format!("{} ", Text(reply)))
+            .unwrap_or_default();
         let size = publish.body.len();
-        log.trace(format_args!("{label} - <<- [{verb} {subject} {reply}{header}{size}]"));
+        log.trace(format_args!(
+            "{label} - <<- [{verb} {subject} {reply}{header}{size}]"
+        ));
         let shown = match self.shared.options.traced_message_bytes_max {
             Some(max) if publish.body.len() > max => &publish.body[..max],
             _ => publish.body,
         };
-        let cut = if shown.len() < publish.body.len() { "..." } else { "" };
+        let cut = if shown.len() < publish.body.len() {
+            "..."
+        } else {
+            ""
+        };
         let text = Text(shown);
         log.trace(format_args!("{label} - <<- MSG_PAYLOAD: [\"{text}{cut}\"]"));
     }
@@ -93,7 +122,10 @@ fn redacted(json: &[u8]) -> String {
         return "[REDACTED]".to_owned();
     };
     for (key, value) in &mut fields {
-        if SECRETS.iter().any(|secret| key.eq_ignore_ascii_case(secret)) {
+        if SECRETS
+            .iter()
+            .any(|secret| key.eq_ignore_ascii_case(secret))
+        {
             *value = "[REDACTED]".into();
         }
     }
@@ -106,7 +138,8 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show() {
-        let shown = redacted(br#"{"user":"u","PASS":"geheim","auth_token":"t0ken","verbose":true}"#);
+        let shown =
+            redacted(br#"{"user":"u","PASS":"geheim","auth_token":"t0ken","verbose":true}"#);
         assert!(!shown.contains("geheim") && !shown.contains("t0ken") && shown.contains("\"u\""));
         assert_eq!(redacted(b"{\"pass\":\"geheim\""), "[REDACTED]");
     }
