@@ -1,4 +1,4 @@
-//! One pass of the loop, in order: sleep, letters, readiness, reading, timers, flushing, posting.
+//! One pass of the loop, in order: sleep, letters, readiness, reading, timers, posting, flushing.
 
 use std::io;
 use std::time::Duration;
@@ -112,6 +112,20 @@ impl Worker {
         }
     }
 
+    /// Takes in the mail that was posted before the bytes just read were sent: a client that heard the
+    /// PONG of a publisher may unsubscribe, and must still get what was published before.
+    fn open_mail(&mut self) {
+        if self.staff.mailboxes[self.index].mail_bytes() == 0 {
+            return;
+        }
+        for letter in self.staff.mailboxes[self.index].take() {
+            match letter {
+                Letter::Mail(bytes) => self.read_mail(&bytes),
+                other => self.letters.push_back(other),
+            }
+        }
+    }
+
     /// Works through mail, flushing as often as the shard asks for it.
     fn read_mail(&mut self, bytes: &[u8]) {
         let mut at = 0;
@@ -211,6 +225,7 @@ impl Worker {
                     if bytes < buffer.len() && !conn.io.is_read_closed {
                         conn.io.is_readable = false;
                     }
+                    self.open_mail();
                     self.take_bytes(slot, &buffer[..bytes]);
                 }
                 Ok(None) => conn.io.is_readable = false,
@@ -273,11 +288,9 @@ impl Worker {
         }
     }
 
-    /// Sends what is queued and posts what other workers are to know.
+    /// Posts what other workers are to know, then sends what is queued: whoever gets a PONG may rely on
+    /// everything before it being on its way.
     fn flush(&mut self) {
-        while let Some(slot) = self.shard.next_dirty() {
-            self.flush_conn(slot);
-        }
         for index in 0..self.staff.mailboxes.len() {
             let worker = WorkerId(index as u16);
             let mailbox = &self.staff.mailboxes[index];
@@ -286,6 +299,9 @@ impl Worker {
             }
             self.shard
                 .set_congested(worker, mailbox.mail_bytes() > MAIL_BYTES_MAX);
+        }
+        while let Some(slot) = self.shard.next_dirty() {
+            self.flush_conn(slot);
         }
         self.shard.flushed();
         self.resume();
