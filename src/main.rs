@@ -8,6 +8,9 @@ use std::process::ExitCode;
 use midge::config::{self, Command};
 use midge::server::process;
 
+#[cfg(feature = "cli")]
+mod cli;
+
 /// The command line makes no sense; nothing was started.
 const EXIT_USAGE: u8 = 2;
 
@@ -18,6 +21,10 @@ fn main() -> ExitCode {
         .map(program_name)
         .unwrap_or_else(|| "midge".to_owned());
     let args: Vec<OsString> = args.collect();
+    #[cfg(feature = "cli")]
+    if let Some(code) = cli::run(&args) {
+        return code;
+    }
     match config::parse(&program, &args) {
         Ok(Command::Serve(options)) => process::run(*options, &program),
         Ok(Command::Signal(request)) => process::send_signal(&request, &program),

@@ -14,7 +14,7 @@ use super::router::{Router, Stamp};
 
 const WAYS: usize = 4;
 /// Entries at most.
-const ENTRIES_MAX: usize = 8192;
+const ENTRIES_MAX: usize = 16_384;
 /// Bytes at most, in all entries together.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of the largest match that is kept; a larger one is computed every time.
@@ -175,7 +175,8 @@ impl MatchCache {
         if bytes > ENTRY_BYTES_MAX {
             return None;
         }
-        if 4 * self.entries >= 3 * WAYS * self.sets.len() {
+        // At half full few sets have more than four candidates.
+        if self.entries >= WAYS / 2 * self.sets.len() {
             self.grow();
         }
         let set_index = hash as usize & (self.sets.len() - 1);

@@ -150,12 +150,14 @@ impl TargetSet {
             return false;
         };
         let last_at = self.members.len() - 1;
-        let last = self.members.swap_remove(at);
+        self.members.swap_remove(at);
         if let Some(positions) = &mut self.positions {
             if let Ok(found) = positions.find_entry(hash_target(target), |&p| p == at as u32) {
                 found.remove();
             }
-            if let Some(moved) = positions.find_mut(hash_target(last), |&p| p == last_at as u32) {
+            if let Some(&last) = self.members.get(at)
+                && let Some(moved) = positions.find_mut(hash_target(last), |&p| p == last_at as u32)
+            {
                 *moved = at as u32;
             }
         }
@@ -507,5 +509,34 @@ impl<T> Arena<T> {
         if self.len == 0 {
             *self = Arena::default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::{Owner, Rng};
+
+    /// Grows past the size at which positions are indexed and back, in random order.
+    #[test]
+    fn a_set_loses_exactly_what_is_removed() {
+        let mut rng = Rng::new(11);
+        let mut set = TargetSet::default();
+        let mut model = Vec::new();
+        for step in 0..20_000u32 {
+            if rng.below(3) > u32::from(step % 4000 > 2000) {
+                let target = Target::new(Owner::LOCAL, step, step);
+                set.insert(target);
+                model.push(target);
+            } else if !model.is_empty() {
+                let gone = model.swap_remove(rng.below(model.len() as u32) as usize);
+                assert!(set.remove(gone), "{gone:?} at {step} of {}", model.len());
+                assert!(!set.remove(gone));
+            }
+        }
+        let mut left = set.members.clone();
+        left.sort_unstable();
+        model.sort_unstable();
+        assert_eq!(left, model);
     }
 }

@@ -63,7 +63,7 @@ fn read_list(slot: &[u8], at: usize) -> List {
 
 /// Hash of the edge from `parent` with a token of this hash.
 fn edge_hash(parent: u32, token_hash: u64) -> u64 {
-    let product = u128::from(token_hash ^ u64::from(parent)) * 0x9E37_79B9_7F4A_7C15_F39C_C060;
+    let product = u128::from(token_hash ^ u64::from(parent)) * 0x9E37_79B9_7F4A_7C15;
     (product >> 64) as u64 ^ product as u64
 }
 

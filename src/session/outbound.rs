@@ -185,8 +185,11 @@ mod tests {
     fn take(out: &mut Outbound, pool: &mut BlockPool, limit: usize) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 8];
         let count = out.slices(&mut slices);
-        let mut bytes: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
-        bytes.truncate(limit);
+        let mut bytes = Vec::new();
+        for slice in &slices[..count] {
+            let room = limit - bytes.len();
+            bytes.extend_from_slice(&slice[..slice.len().min(room)]);
+        }
         out.advance(bytes.len(), pool);
         bytes
     }

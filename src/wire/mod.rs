@@ -9,6 +9,7 @@
 pub mod connect;
 pub mod encode;
 pub mod err_text;
+pub mod from_server;
 pub mod info;
 pub mod line;
 pub mod parse;

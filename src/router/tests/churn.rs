@@ -212,18 +212,26 @@ fn reply_subjects_do_not_evict_useful_entries() {
     router.subscribe(b"_INBOX.x.*", None, target(1)).unwrap();
     let useful: Vec<String> = (0..500).map(|n| format!("orders.{n}")).collect();
     let mut cache = MatchCache::new();
-    for subject in &useful {
-        cached_keys(&mut cache, &router, subject.as_bytes());
+    let hits = |cache: &mut MatchCache| {
+        let before = cache.stats().hits;
+        for subject in &useful {
+            cache.lookup(&router, subject.as_bytes());
+        }
+        cache.stats().hits - before
+    };
+    for _ in 0..4 {
+        hits(&mut cache);
     }
+    let hits_before = hits(&mut cache);
+    assert!(hits_before >= 450, "{hits_before} of 500 in the cache");
     for n in 0..100_000 {
         cache.lookup(&router, format!("_INBOX.x.{n}").as_bytes());
     }
-    let before = cache.stats();
-    for subject in &useful {
-        cache.lookup(&router, subject.as_bytes());
-    }
-    let hits = cache.stats().hits - before.hits;
-    assert!(hits >= 490, "{hits} of 500 still there");
+    let hits_after = hits(&mut cache);
+    assert!(
+        hits_after + 10 >= hits_before,
+        "{hits_after} of {hits_before} still there"
+    );
 }
 
 #[test]
@@ -261,5 +269,5 @@ fn a_cache_stays_within_its_bounds() {
         }
     }
     let entries = small.stats().entries;
-    assert!((4000..=8192).contains(&entries), "{entries}");
+    assert!((8000..=16_384).contains(&entries), "{entries}");
 }

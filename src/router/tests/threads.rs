@@ -1,10 +1,18 @@
 //! Several threads at once: no stale match is served after a call returned.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::*;
 use crate::router::Rng;
+
+/// Sets the flag when dropped, so that a failed assertion ends the other threads too.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
 
 /// One thread subscribes and unsubscribes and says so; others look up through caches of their own
 /// and must never miss what was there all the time, nor see what was gone before they asked.
@@ -17,65 +25,69 @@ fn no_lookup_returns_what_was_unsubscribed_before_it() {
         (b"*.z", b"q.z"),
         (b"x.y", b"x.y"),
     ];
-    let router = Arc::new(Router::new());
-    // Even: round / 2 subscriptions were made and ended; odd: the last one exists.
-    let round = AtomicU32::new(0);
+    const ROUNDS: u32 = 10_000;
+    let router = Router::new();
+    // Round `key` is in three phases: 3 key, its subscriptions come; 3 key + 1, they are all there;
+    // 3 key + 2, they go.
+    let phase = AtomicU32::new(0);
     let stop = AtomicBool::new(false);
-    let lookups = AtomicU32::new(0);
+    let settled = AtomicU32::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
+                let _stop = StopOnDrop(&stop);
                 let mut cache = MatchCache::new();
-                let mut count = 0;
                 while !stop.load(Ordering::Acquire) {
                     for (_, published) in SUBJECTS {
-                        let before = round.load(Ordering::Acquire);
+                        let before = phase.load(Ordering::Acquire);
                         let found = keys(cache.lookup(&router, published));
-                        let after = round.load(Ordering::Acquire);
-                        for key in &found {
-                            // Made in round key, gone when the round passed 2 key + 1.
-                            assert!(2 * key + 1 >= before, "key {key} in round {before}");
+                        let after = phase.load(Ordering::Acquire);
+                        assert!(
+                            found.iter().all(|&key| key >= before / 3),
+                            "stale in {before}"
+                        );
+                        if before == after && before % 3 == 1 {
+                            assert_eq!(found, [before / 3], "phase {before}");
+                            settled.fetch_add(1, Ordering::Relaxed);
                         }
-                        if before == after && before % 2 == 1 {
-                            assert_eq!(found, [before / 2], "round {before}");
-                        }
-                        count += 1;
                     }
                 }
-                lookups.fetch_add(count, Ordering::Relaxed);
             });
         }
-        for key in 0..20_000u32 {
+        let _stop = StopOnDrop(&stop);
+        let mut key = 0;
+        // Goes on until the readers have been there in the middle of a phase often enough.
+        while (key < ROUNDS || settled.load(Ordering::Relaxed) < 100)
+            && !stop.load(Ordering::Acquire)
+        {
             let made: Vec<_> = SUBJECTS
                 .iter()
                 .map(|(wanted, _)| router.subscribe(wanted, None, target(key)).unwrap())
                 .collect();
-            round.store(2 * key + 1, Ordering::Release);
-            if key % 8 == 0 {
+            phase.store(3 * key + 1, Ordering::Release);
+            if key % 64 == 0 {
                 std::thread::yield_now();
             }
+            phase.store(3 * key + 2, Ordering::Release);
             for place in made {
-                // From here on the target may be gone: the round says so before the call.
-                round.store(2 * key + 2, Ordering::Release);
                 assert!(router.unsubscribe(place, target(key)));
             }
-            round.store(2 * key + 3, Ordering::Release);
-            round.store(2 * (key + 1), Ordering::Release);
+            key += 1;
+            phase.store(3 * key, Ordering::Release);
         }
-        stop.store(true, Ordering::Release);
     });
-    assert!(lookups.load(Ordering::Relaxed) > 0);
 }
 
 /// Two threads churn, two look up; at the end everything agrees and nothing is left.
 #[test]
 fn threads_that_churn_and_threads_that_match_do_not_disturb_each_other() {
-    let router = Arc::new(Router::new());
+    let router = Router::new();
     router
         .subscribe(b"steady.*", None, target(u32::MAX))
         .unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         let readers: Vec<_> = (0..2)
             .map(|seed| {
                 let (router, stop) = (&router, &stop);

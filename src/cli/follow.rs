@@ -1,0 +1,88 @@
+//! Keeps a tool at work over the restarts of its server: connects, hands the connection to the
+//! tool, and when it breaks connects again, with growing waits.
+
+use super::backoff::Backoff;
+use super::connection::{Connection, ConnectionError, Settings};
+use super::duration;
+use super::failure::{Failure, say};
+use super::interrupt::Interrupt;
+
+/// Why a tool is through with a connection before its work is done.
+pub enum Ended {
+    /// The connection broke, or the server refuses us.
+    Connection(ConnectionError),
+    /// Something that no other connection would help with.
+    Failure(Failure),
+}
+
+impl From<ConnectionError> for Ended {
+    fn from(error: ConnectionError) -> Self {
+        Ended::Connection(error)
+    }
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Ended::Failure(failure)
+    }
+}
+
+/// Calls `work` with one connection after the other until it is done or a signal comes. The first
+/// connection must succeed: a wrong address is better told at once.
+pub fn follow(
+    mut settings: Settings,
+    interrupt: &Interrupt,
+    mut work: impl FnMut(&mut Connection) -> Result<(), Ended>,
+) -> Result<(), Failure> {
+    let mut connection = Connection::open(&settings)?;
+    loop {
+        settings.learn(&connection.info);
+        let stream = connection.stream_handle();
+        let stream =
+            stream.map_err(|error| Failure::run(format!("cannot watch the socket: {error}")))?;
+        interrupt.watch(Some(stream));
+        let Err(ended) = work(&mut connection) else {
+            return Ok(());
+        };
+        match ended {
+            Ended::Failure(failure) => return Err(failure),
+            // The signal shut the socket down: that is no failure.
+            Ended::Connection(_) if interrupt.is_stopping() => return Ok(()),
+            Ended::Connection(error) if error.is_temporary => say(format_args!("{error}")),
+            Ended::Connection(error) => return Err(error.into()),
+        }
+        match reconnect(&settings, interrupt)? {
+            Some(next) => connection = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Tries until a server answers; `None` if a signal came first.
+fn reconnect(settings: &Settings, interrupt: &Interrupt) -> Result<Option<Connection>, Failure> {
+    interrupt.watch(None);
+    let mut backoff = Backoff::default();
+    let mut last_text = String::new();
+    loop {
+        let wait = backoff.next_wait();
+        if last_text.is_empty() {
+            say(format_args!("reconnecting in {}", duration::format(wait)));
+        }
+        if interrupt.sleep(wait) {
+            return Ok(None);
+        }
+        match Connection::open(settings) {
+            Ok(connection) => {
+                say(format_args!("connected to {} again", connection.address));
+                return Ok(Some(connection));
+            }
+            Err(error) if !error.is_temporary => return Err(error.into()),
+            // Once is enough: the same news every few seconds helps nobody.
+            Err(error) if error.text != last_text => {
+                say(format_args!("{error}; still trying"));
+                last_text = error.text;
+            }
+            Err(_) => {}
+        }
+    }
+}
