@@ -154,7 +154,9 @@ fn a_lame_duck_can_still_be_interrupted() {
 #[test]
 fn a_lame_duck_without_clients_ends_at_once() {
     // Longer than a test waits.
-    let mut server = Server::builder().option("lame_duck_grace_period", "100s").start();
+    let mut server = Server::builder()
+        .option("lame_duck_grace_period", "100s")
+        .start();
     server.signal(libc::SIGUSR2);
     assert_eq!(server.wait_exit().code(), Some(0));
 }
