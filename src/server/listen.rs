@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::turn::LISTENERS_MAX;
 use crate::clock::Millis;
 use crate::config::Options;
 use crate::config::options::Credentials;
@@ -29,6 +30,7 @@ fn hosts(options: &Options) -> io::Result<Vec<IpAddr>> {
             let found = (bare, 0).to_socket_addrs()?;
             let mut hosts: Vec<IpAddr> = found.map(|address| address.ip()).collect();
             hosts.dedup();
+            hosts.truncate(LISTENERS_MAX);
             Ok(hosts)
         }
         // A server that anybody may use does not open itself to the network by accident.

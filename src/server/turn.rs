@@ -15,6 +15,8 @@ use crate::limits::MAIL_BYTES_MAX;
 
 /// Reads of one connection before others are served again.
 const READS_MAX: usize = 8;
+/// Listening addresses of a worker; more are bound by nobody.
+pub(super) const LISTENERS_MAX: usize = 64;
 /// Milliseconds that peers have to take what is queued when the server ends.
 const FINISH_MS_MAX: u64 = 1_000;
 
@@ -116,7 +118,7 @@ impl Worker {
     }
 
     fn take_events(&mut self) {
-        let mut accept = [false; 64];
+        let mut accept = [false; LISTENERS_MAX];
         let events = std::mem::replace(&mut self.events, mio::Events::with_capacity(1));
         for event in &events {
             match event.token() {
@@ -142,8 +144,8 @@ impl Worker {
             }
         }
         self.events = events;
-        for number in 0..self.listeners.len().min(accept.len()) {
-            if accept[number] {
+        for (number, is_ready) in accept.into_iter().enumerate() {
+            if is_ready {
                 self.accept(number);
             }
         }

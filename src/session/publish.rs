@@ -56,8 +56,7 @@ impl<S> Shard<S> {
         if wishes.pedantic && !crate::subject::is_valid_literal(publish.subject) {
             self.send_error(slot, err_text::INVALID_PUBLISH_SUBJECT);
         }
-        // Source: core-protocol section 3.2. These carry routing between servers and accounts.
-        if publish.subject.starts_with(b"$NRG.") || publish.subject.starts_with(b"_GR_.") {
+        if is_reserved_subject(publish.subject) {
             self.refuse_publish(
                 slot,
                 "Permissions Violation for Publish to ",
@@ -66,9 +65,7 @@ impl<S> Shard<S> {
             return false;
         }
         if let Some(reply) = publish.reply
-            && (reply.starts_with(b"_GR_.")
-                || reply.starts_with(b"_R_.")
-                || (reply.starts_with(b"$JS.ACK") && reply.len() > 7))
+            && is_reserved_reply(reply)
         {
             self.refuse_publish(
                 slot,
@@ -353,6 +350,25 @@ impl<S> Shard<S> {
             .filter(|(_, outbox)| outbox.bytes() > 0);
         filled.map(|(index, _)| WorkerId(index as u16))
     }
+}
+
+/// Whether a subject is used between servers only. Source: core-protocol section 3.2, and the
+/// reference for which of them need something behind the prefix.
+fn is_reserved_subject(subject: &[u8]) -> bool {
+    subject.starts_with(b"$NRG.") || is_longer_than(subject, b"_GR_.")
+}
+
+/// Whether a reply subject is used between servers and accounts only.
+fn is_reserved_reply(reply: &[u8]) -> bool {
+    reply.starts_with(b"_R_.")
+        || is_longer_than(reply, b"_GR_.")
+        || is_longer_than(reply, b"$JS.ACK.")
+}
+
+fn is_longer_than(subject: &[u8], prefix: &[u8]) -> bool {
+    subject
+        .strip_prefix(prefix)
+        .is_some_and(|rest| !rest.is_empty())
 }
 
 /// The tail a message came with, or one built in `built`.

@@ -74,8 +74,8 @@ pub struct Shard<S> {
 }
 
 /// Room for output of one pass before the caller should flush: enough for large writes to each of
-/// some hundred receivers, little enough to stay in the processor's cache.
-pub(super) const FRESH_BYTES_MAX: usize = 1024 * 1024;
+/// some hundred receivers, little enough to cost a small device no memory worth speaking of.
+pub(super) const FRESH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 impl<S> Shard<S> {
     /// A shard for the worker with this index of `workers`. `None` if the index is out of range.

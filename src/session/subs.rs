@@ -11,7 +11,11 @@ use crate::slots::Slots;
 pub enum Sid {
     /// Length and bytes.
     Short(u8, [u8; 14]),
-    /// Anything longer.
+    /// Anything longer, behind one thin pointer.
+    #[expect(
+        clippy::box_collection,
+        reason = "a bare Vec would make every sid 24 bytes"
+    )]
     Long(Box<Vec<u8>>),
 }
 
