@@ -16,10 +16,29 @@
 //! tests only, and hidden from these pages.
 
 #[doc(hidden)]
+pub mod auth;
+#[doc(hidden)]
+pub mod buffer;
+#[doc(hidden)]
+pub mod clock;
+#[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
+pub mod crypto;
+#[doc(hidden)]
+pub mod error;
 #[doc(hidden)]
 pub mod id;
 #[doc(hidden)]
 pub mod limits;
+#[doc(hidden)]
+pub mod log;
 pub mod router;
+pub mod server;
+#[doc(hidden)]
+pub mod session;
+#[doc(hidden)]
+pub mod slots;
 pub mod subject;
+#[doc(hidden)]
+pub mod wire;

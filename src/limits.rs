@@ -34,3 +34,24 @@ pub const LAME_DUCK_GRACE_MS: u64 = 10_000;
 pub const FIRST_PING_MS: u64 = 2_000;
 /// Age in milliseconds at which a measured round trip is taken again, even from an active client.
 pub const RTT_AGE_MS_MAX: u64 = 3_600_000;
+/// Bytes queued for a consumer at which those who publish to it are asked to wait: enough for the
+/// largest socket buffers in common use to stay full, little enough that a thousand busy consumers
+/// cost no more than a gigabyte. Halved `max_pending` when that is less.
+pub const HIGH_WATER_BYTES: usize = 1024 * 1024;
+/// Milliseconds a producer waits for a consumer at most, before it is read again.
+/// Source: core-protocol section 6, "Stall gate".
+pub const STALL_MS_MAX: u64 = 10;
+/// Milliseconds without any progress after which nobody waits for a consumer.
+pub const STUCK_MS_MIN: u64 = 100;
+/// Bytes of log lines that may wait for the log's reader; later lines are dropped and counted. Four
+/// times the capacity of a pipe: enough for the burst of a start or of a mass disconnect.
+pub const LOG_QUEUE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one log line before escaping; the rest is cut off. A traced message of the largest size
+/// must not fill the whole queue.
+pub const LOG_LINE_BYTES_MAX: usize = 32 * 1024;
+/// Milliseconds that a fatal log line may wait for the log's reader before the process goes on.
+pub const LOG_FATAL_FLUSH_MS: u64 = 1_000;
+/// Bytes of mail that may wait for a worker before those who write to it are read no further.
+pub const MAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Milliseconds until a producer that writes to such a worker is read again.
+pub const CONGESTION_MS: u64 = 1;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::limits;
+pub use crate::log::{LogFormat, LogOptions};
 
 /// Credentials a client must show, if any.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -31,33 +32,6 @@ impl std::fmt::Debug for Credentials {
             Credentials::User { .. } => "User([REDACTED])",
         })
     }
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LogFormat {
-    /// `[pid] date time [LVL] text`, as nats-server writes it.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// What goes into the log, and where it goes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LogOptions {
-    /// File to append to; standard error when absent.
-    pub file: Option<PathBuf>,
-    /// Line format.
-    pub format: LogFormat,
-    /// Whether lines of level DBG are written.
-    pub debug: bool,
-    /// Whether protocol lines (level TRC) are written.
-    pub trace: bool,
-    /// Whether lines carry date and time.
-    pub time: bool,
-    /// Whether date and time are UTC instead of local time.
-    pub time_utc: bool,
 }
 
 /// Everything a server needs to know before it starts.
@@ -104,6 +78,10 @@ pub struct Options {
     pub lame_duck_duration_ms: u64,
     /// Milliseconds before a lame duck closes the first of them.
     pub lame_duck_grace_ms: u64,
+    /// Bytes of one message that a trace line shows; `None` is all of them.
+    pub traced_message_bytes_max: Option<usize>,
+    /// What was accepted although it is odd; the server logs each at start.
+    pub warnings: Vec<String>,
 }
 
 impl Default for Options {
@@ -116,14 +94,7 @@ impl Default for Options {
             workers: None,
             pid_file: None,
             ports_file_dir: None,
-            log: LogOptions {
-                file: None,
-                format: LogFormat::Text,
-                debug: false,
-                trace: false,
-                time: true,
-                time_utc: false,
-            },
+            log: LogOptions::default(),
             credentials: Credentials::Open,
             auth_timeout_ms: limits::AUTH_TIMEOUT_MS,
             connections_max: limits::CONNECTIONS_MAX,
@@ -136,6 +107,8 @@ impl Default for Options {
             write_deadline_ms: limits::WRITE_DEADLINE_MS,
             lame_duck_duration_ms: limits::LAME_DUCK_DURATION_MS,
             lame_duck_grace_ms: limits::LAME_DUCK_GRACE_MS,
+            traced_message_bytes_max: None,
+            warnings: Vec::new(),
         }
     }
 }

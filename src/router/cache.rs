@@ -1,0 +1,258 @@
+//! The match cache of one worker or publishing thread: subject → [`Matches`], bounded.
+//!
+//! Four-way set-associative, found by the router's own hash of the subject. A hit hashes, compares
+//! and checks one stamp; it takes no lock and allocates nothing. A miss asks the router, and what it
+//! says is kept only if the subject was missed before not long ago: the doorkeeper, a table of small
+//! fingerprints, keeps reply subjects that are used once from pushing out the rest. A set whose four
+//! entries were all used since the last attempt refuses a newcomer once, so that neither a scan over
+//! many subjects clears the cache.
+
+use smallvec::SmallVec;
+
+use super::matches::Matches;
+use super::router::{Router, Stamp};
+
+const WAYS: usize = 4;
+/// Entries at most.
+const ENTRIES_MAX: usize = 16_384;
+/// Bytes at most, in all entries together.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of the largest match that is kept; a larger one is computed every time.
+const ENTRY_BYTES_MAX: usize = BYTES_MAX / 8;
+const SETS_MIN: usize = 8;
+const DOORKEEPER_MIN: usize = 256;
+
+struct Entry {
+    hash: u64,
+    stamp: Stamp,
+    subject: SmallVec<[u8; 32]>,
+    matches: Matches,
+    bytes: u32,
+    /// Used since the last time the set was searched for a victim.
+    is_used: bool,
+}
+
+#[derive(Default)]
+struct Set {
+    tags: [u32; WAYS],
+    ways: [Option<Box<Entry>>; WAYS],
+}
+
+/// A cache of matches for one thread. A new one owns no memory.
+#[derive(Default)]
+pub struct MatchCache {
+    sets: Vec<Set>,
+    router_id: usize,
+    doorkeeper: Vec<u16>,
+    scratch: Matches,
+    entries: usize,
+    bytes: usize,
+    /// Set from which the next entry is taken when there are too many bytes.
+    hand: usize,
+    hits: u64,
+    misses: u64,
+}
+
+/// How a cache is doing.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Look-ups answered from an entry.
+    pub hits: u64,
+    /// Look-ups that asked the router.
+    pub misses: u64,
+    /// Matches held.
+    pub entries: usize,
+    /// Bytes they take.
+    pub bytes: usize,
+}
+
+const fn tag_of(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+impl MatchCache {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What `subject` leads to at this moment: any (un)subscribe call that returned before is seen.
+    #[inline]
+    pub fn lookup<'a>(&'a mut self, router: &Router, subject: &[u8]) -> &'a Matches {
+        let hash = router.hasher.hash(subject);
+        let mut known = None;
+        // Both conditions fail only before the first entry, or when the cache changes routers.
+        if let Some(mask) = self.sets.len().checked_sub(1)
+            && self.router_id == router.id()
+        {
+            let set_index = hash as usize & mask;
+            let set = &self.sets[set_index];
+            let tag = tag_of(hash);
+            for way in 0..WAYS {
+                if set.tags[way] == tag
+                    && let Some(entry) = &set.ways[way]
+                    && entry.subject[..] == *subject
+                {
+                    known = Some((set_index, way, router.is_current(entry.stamp)));
+                    break;
+                }
+            }
+        }
+        if let Some((set_index, way, true)) = known {
+            self.hits += 1;
+            return match &mut self.sets[set_index].ways[way] {
+                Some(entry) => {
+                    entry.is_used = true;
+                    &entry.matches
+                }
+                None => &self.scratch,
+            };
+        }
+        self.miss(router, subject, hash, known.map(|(set, way, _)| (set, way)))
+    }
+
+    /// Hits, misses and size.
+    pub fn stats(&self) -> CacheStats {
+        CacheStats {
+            hits: self.hits,
+            misses: self.misses,
+            entries: self.entries,
+            bytes: self.bytes,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn miss(
+        &mut self,
+        router: &Router,
+        subject: &[u8],
+        hash: u64,
+        stale: Option<(usize, usize)>,
+    ) -> &Matches {
+        self.misses += 1;
+        if self.router_id != router.id() {
+            *self = MatchCache {
+                hits: self.hits,
+                misses: self.misses,
+                ..MatchCache::new()
+            };
+            self.router_id = router.id();
+        }
+        let stamp = router.matches_stamped(subject, hash, &mut self.scratch);
+        if stale.is_none() && !self.was_missed_before(hash) {
+            return &self.scratch;
+        }
+        if let Some((set, way)) = stale {
+            self.evict(set, way);
+        }
+        match self.store(subject, hash, stamp) {
+            Some((set, way)) => match &self.sets[set].ways[way] {
+                Some(entry) => &entry.matches,
+                None => &self.scratch,
+            },
+            None => &self.scratch,
+        }
+    }
+
+    /// Asks the doorkeeper, and tells it.
+    fn was_missed_before(&mut self, hash: u64) -> bool {
+        if self.doorkeeper.is_empty() {
+            self.doorkeeper = vec![0; DOORKEEPER_MIN];
+        }
+        let at = (hash >> 16) as usize & (self.doorkeeper.len() - 1);
+        // The bits above those that choose the place; never 0, which means nobody.
+        let fingerprint = (hash >> 48) as u16 | 1;
+        std::mem::replace(&mut self.doorkeeper[at], fingerprint) == fingerprint
+    }
+
+    /// Keeps what `scratch` holds, and says where; `None` if there is no place for it.
+    fn store(&mut self, subject: &[u8], hash: u64, stamp: Stamp) -> Option<(usize, usize)> {
+        let matches = self.scratch.compact();
+        let subject = SmallVec::from_slice(subject);
+        let spilled = if subject.spilled() { subject.len() } else { 0 };
+        let bytes = size_of::<Entry>() + spilled + matches.heap_bytes();
+        if bytes > ENTRY_BYTES_MAX {
+            return None;
+        }
+        // At half full few sets have more than four candidates.
+        if self.entries >= WAYS / 2 * self.sets.len() {
+            self.grow();
+        }
+        let set_index = hash as usize & (self.sets.len() - 1);
+        let way = self.sets[set_index].victim()?;
+        self.evict(set_index, way);
+        while self.bytes + bytes > BYTES_MAX {
+            self.evict_next();
+        }
+        let set = &mut self.sets[set_index];
+        set.tags[way] = tag_of(hash);
+        let bytes_kept = bytes as u32;
+        set.ways[way] = Some(Box::new(Entry {
+            hash,
+            stamp,
+            subject,
+            matches,
+            bytes: bytes_kept,
+            is_used: false,
+        }));
+        self.entries += 1;
+        self.bytes += bytes;
+        Some((set_index, way))
+    }
+
+    fn evict(&mut self, set: usize, way: usize) {
+        if let Some(entry) = self.sets[set].ways[way].take() {
+            self.entries -= 1;
+            self.bytes -= entry.bytes as usize;
+        }
+    }
+
+    fn evict_next(&mut self) {
+        self.hand = (self.hand + 1) % self.sets.len();
+        for way in 0..WAYS {
+            self.evict(self.hand, way);
+        }
+    }
+
+    /// Doubles the number of sets, up to the bound.
+    fn grow(&mut self) {
+        let set_count = (2 * self.sets.len()).clamp(SETS_MIN, ENTRIES_MAX / WAYS);
+        if set_count == self.sets.len() {
+            return;
+        }
+        let old = std::mem::take(&mut self.sets);
+        self.sets.resize_with(set_count, Set::default);
+        for entry in old.into_iter().flat_map(|set| set.ways).flatten() {
+            let set = &mut self.sets[entry.hash as usize & (set_count - 1)];
+            // Entries of one old set spread over two, so there is always room.
+            if let Some(way) = set.ways.iter().position(Option::is_none) {
+                set.tags[way] = tag_of(entry.hash);
+                set.ways[way] = Some(entry);
+            }
+        }
+        let doorkeeper_places = (set_count * WAYS * 2).max(DOORKEEPER_MIN);
+        if doorkeeper_places > self.doorkeeper.len() {
+            self.doorkeeper = vec![0; doorkeeper_places];
+        }
+    }
+}
+
+impl Set {
+    /// A way to put an entry into; `None`, once, if all were used lately.
+    fn victim(&mut self) -> Option<usize> {
+        if let Some(free) = self.ways.iter().position(Option::is_none) {
+            return Some(free);
+        }
+        let idle = self
+            .ways
+            .iter()
+            .position(|way| way.as_ref().is_some_and(|e| !e.is_used));
+        if idle.is_none() {
+            for entry in self.ways.iter_mut().flatten() {
+                entry.is_used = false;
+            }
+        }
+        idle
+    }
+}

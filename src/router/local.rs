@@ -1,0 +1,304 @@
+//! Subscriptions of the own process: a callback or a bounded queue as a target.
+//!
+//! The router holds them by their target ([`Owner::LOCAL`]); a match hands them out resolved, see
+//! [`Matches::local`](super::Matches::local). Whoever publishes delivers: a
+//! [`Publisher`](super::Publisher), or a worker of the server with [`LocalSub::deliver`].
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::local_queue::{LocalQueue, Overflow, Pushed, QueueLimits};
+use super::publisher::Outbox;
+use super::router::{Router, SubjectError};
+use super::target::{Owner, Place, Target};
+use super::trie::Index;
+
+/// A message, borrowed.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Subject it is published to.
+    pub subject: &'a [u8],
+    /// Subject that wants the answer.
+    pub reply: Option<&'a [u8]>,
+    /// Header block as on the wire, empty if there is none.
+    pub headers: &'a [u8],
+    /// Payload.
+    pub payload: &'a [u8],
+}
+
+/// Called with each message, on the publisher's thread, with no lock held; possibly by several
+/// publishers at the same time. It must not block. What it wants to publish it gives to the outbox:
+/// that is delivered, in order, when the present message has reached everybody. It may subscribe and
+/// unsubscribe, itself too.
+///
+/// It may also publish with a publisher of its own; that nests on the stack, and a callback so
+/// entered more than [`NESTED_CALLS_MAX`] levels deep is not called.
+pub type Callback = Box<dyn Fn(&Message<'_>, &mut Outbox) + Send + Sync>;
+
+/// Callbacks that may be active on one thread at a time, one inside the other.
+pub const NESTED_CALLS_MAX: u32 = 16;
+
+thread_local! {
+    static NESTED_CALLS: Cell<u32> = const { Cell::new(0) };
+}
+
+enum Sink {
+    Callback(Callback),
+    Queue(LocalQueue),
+}
+
+/// What a new in-process subscription does with its messages.
+pub struct LocalOptions {
+    sink: Sink,
+    messages_max: usize,
+}
+
+impl LocalOptions {
+    /// Calls `callback`.
+    pub fn callback(
+        callback: impl Fn(&Message<'_>, &mut Outbox) + Send + Sync + 'static,
+    ) -> LocalOptions {
+        LocalOptions {
+            sink: Sink::Callback(Box::new(callback)),
+            messages_max: usize::MAX,
+        }
+    }
+
+    /// Fills a queue; see [`LocalHandle::queue`].
+    pub fn queue(limits: QueueLimits, overflow: Overflow) -> LocalOptions {
+        let queue = LocalQueue::new(limits, overflow, None);
+        LocalOptions {
+            sink: Sink::Queue(queue),
+            messages_max: usize::MAX,
+        }
+    }
+
+    /// Fills a queue, and calls `on_ready` on the publisher's thread whenever it stops being empty.
+    pub fn queue_with_signal(
+        limits: QueueLimits,
+        overflow: Overflow,
+        on_ready: impl Fn() + Send + Sync + 'static,
+    ) -> LocalOptions {
+        let queue = LocalQueue::new(limits, overflow, Some(Box::new(on_ready)));
+        LocalOptions {
+            sink: Sink::Queue(queue),
+            messages_max: usize::MAX,
+        }
+    }
+
+    /// Ends the subscription by itself after so many messages, at least one.
+    pub fn messages_max(mut self, count: usize) -> LocalOptions {
+        self.messages_max = count.max(1);
+        self
+    }
+}
+
+/// An in-process subscription, as the router and the matches hold it.
+pub struct LocalSub {
+    target: Target,
+    place: Place,
+    sink: Sink,
+    /// Messages it still takes; `usize::MAX` for any number.
+    left: AtomicUsize,
+    is_closed: AtomicBool,
+    /// Whether somebody has taken it out of the router, which must be done once.
+    is_ended: AtomicBool,
+}
+
+impl std::fmt::Debug for LocalSub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalSub")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LocalSub {
+    /// Its target.
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    /// Where the router has it.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The queue, if it has one.
+    pub fn queue(&self) -> Option<&LocalQueue> {
+        match &self.sink {
+            Sink::Queue(queue) => Some(queue),
+            Sink::Callback(_) => None,
+        }
+    }
+
+    /// Gives it the message. `false` if it has ended or refuses, so that another member of its queue
+    /// group may have it. With its last message it leaves the router. Must not be called with a lock
+    /// of the caller's held, since callbacks do as they like.
+    #[inline]
+    pub fn deliver(&self, router: &Router, message: &Message<'_>, outbox: &mut Outbox) -> bool {
+        if self.is_closed.load(Ordering::Acquire) {
+            return false;
+        }
+        if self.left.load(Ordering::Relaxed) != usize::MAX {
+            return self.deliver_counted(router, message, outbox);
+        }
+        self.hand_over(router, message, outbox)
+    }
+
+    #[inline]
+    fn hand_over(&self, router: &Router, message: &Message<'_>, outbox: &mut Outbox) -> bool {
+        match &self.sink {
+            Sink::Callback(callback) => {
+                let Some(_nested) = NestedCall::enter() else {
+                    router.nested_dropped.fetch_add(1, Ordering::Relaxed);
+                    return false;
+                };
+                callback(message, outbox);
+                true
+            }
+            Sink::Queue(queue) => queue.push(message) != Pushed::Refused,
+        }
+    }
+
+    #[cold]
+    fn deliver_counted(&self, router: &Router, message: &Message<'_>, outbox: &mut Outbox) -> bool {
+        let one_less = |left: usize| left.checked_sub(1);
+        let Ok(left) = self
+            .left
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less)
+        else {
+            return false;
+        };
+        // Out of the router first: the callback may count on it.
+        if left == 1 && !self.is_ended.swap(true, Ordering::AcqRel) {
+            router.unsubscribe(self.place, self.target);
+        }
+        self.hand_over(router, message, outbox)
+    }
+
+    /// Takes nothing more, and leaves the router.
+    fn end(&self, router: &Router) -> bool {
+        self.is_closed.store(true, Ordering::Release);
+        if let Sink::Queue(queue) = &self.sink {
+            queue.close();
+        }
+        !self.is_ended.swap(true, Ordering::AcqRel) && router.unsubscribe(self.place, self.target)
+    }
+}
+
+/// Counts the callbacks active on this thread, also when one unwinds.
+struct NestedCall;
+
+impl NestedCall {
+    #[inline]
+    fn enter() -> Option<NestedCall> {
+        NESTED_CALLS.with(|calls| {
+            let depth = calls.get();
+            (depth < NESTED_CALLS_MAX).then(|| {
+                calls.set(depth + 1);
+                NestedCall
+            })
+        })
+    }
+}
+
+impl Drop for NestedCall {
+    #[inline]
+    fn drop(&mut self) {
+        NESTED_CALLS.with(|calls| calls.set(calls.get() - 1));
+    }
+}
+
+/// An in-process subscription in the hands of who made it; it ends when this is dropped.
+pub struct LocalHandle {
+    router: Arc<Router>,
+    sub: Arc<LocalSub>,
+    is_detached: bool,
+}
+
+impl LocalHandle {
+    /// The subscription.
+    pub fn sub(&self) -> &Arc<LocalSub> {
+        &self.sub
+    }
+
+    /// Its queue, if it has one. Readable also after the end of the subscription.
+    pub fn queue(&self) -> Option<&LocalQueue> {
+        self.sub.queue()
+    }
+
+    /// Ends the subscription; `false` if it had ended already. No callback starts after this
+    /// returned, except in a publisher that was already about to call it on another thread.
+    pub fn unsubscribe(&self) -> bool {
+        self.sub.end(&self.router)
+    }
+
+    /// Lets the subscription live as long as the router.
+    pub fn detach(mut self) {
+        self.is_detached = true;
+    }
+}
+
+impl Drop for LocalHandle {
+    fn drop(&mut self) {
+        if !self.is_detached {
+            self.unsubscribe();
+        }
+    }
+}
+
+impl Router {
+    /// Subscribes a callback or a queue of this process to `subject`.
+    pub fn subscribe_local(
+        self: &Arc<Self>,
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        options: LocalOptions,
+    ) -> Result<LocalHandle, SubjectError> {
+        let generation = self.local_generation.fetch_add(1, Ordering::Relaxed) as u32;
+        let mut made = None;
+        self.subscribe_then(
+            subject,
+            queue,
+            |index| Target::new(Owner::LOCAL, generation, index.locals.vacant_key() as u32),
+            |index, place| {
+                let target =
+                    Target::new(Owner::LOCAL, generation, index.locals.vacant_key() as u32);
+                let sub = Arc::new(LocalSub {
+                    target,
+                    place,
+                    sink: options.sink,
+                    left: AtomicUsize::new(options.messages_max),
+                    is_closed: AtomicBool::new(false),
+                    is_ended: AtomicBool::new(false),
+                });
+                index.locals.insert(sub.clone());
+                made = Some(sub);
+            },
+        )?;
+        let sub = made.ok_or(SubjectError::Full)?;
+        Ok(LocalHandle {
+            router: self.clone(),
+            sub,
+            is_detached: false,
+        })
+    }
+}
+
+impl Index {
+    /// Forgets an in-process subscription that is no longer listed, and returns it for the caller
+    /// to drop without the lock: what a callback owns may call the router when it goes.
+    pub(super) fn remove_local(&mut self, target: Target) -> Option<Arc<LocalSub>> {
+        let key = target.key() as usize;
+        self.locals.get(key).filter(|sub| sub.target == target)?;
+        let sub = self.locals.try_remove(key);
+        if self.locals.is_empty() {
+            self.locals = slab::Slab::new();
+        } else if self.locals.len() < self.locals.capacity() / 4 {
+            self.locals.shrink_to_fit();
+        }
+        sub
+    }
+}

@@ -1,0 +1,337 @@
+//! One pass of the loop, in order: sleep, letters, readiness, reading, timers, flushing, posting.
+
+use std::io;
+use std::time::Duration;
+
+use mio::Token;
+
+use super::mailbox::Letter;
+use super::socket::Socket;
+use super::start::Report;
+use super::worker::{LINGERING, Phase, WAKER, Worker};
+use crate::error::CloseReason;
+use crate::id::WorkerId;
+use crate::limits::MAIL_BYTES_MAX;
+
+/// Reads of one connection before others are served again.
+const READS_MAX: usize = 8;
+/// Milliseconds that peers have to take what is queued when the server ends.
+const FINISH_MS_MAX: u64 = 1_000;
+
+impl Worker {
+    /// Runs to the end.
+    pub fn run(&mut self) {
+        while self.phase != Phase::Finishing {
+            if let Err(error) = self.turn() {
+                self.shared
+                    .log
+                    .error(format_args!("Waiting for events failed: {error}"));
+                return;
+            }
+        }
+        self.finish();
+    }
+
+    /// One pass.
+    ///
+    /// # Errors
+    /// Waiting for events failed.
+    pub fn turn(&mut self) -> io::Result<()> {
+        self.sleep()?;
+        self.now = self.clock.now();
+        self.open_letters();
+        self.take_events();
+        self.read_all();
+        self.accept_again();
+        self.shard.on_time(self.now);
+        self.resume();
+        self.lingering.expire(self.now);
+        self.settle();
+        Ok(())
+    }
+
+    /// Waits until there is something to do; without a time limit when nothing is due.
+    fn sleep(&mut self) -> io::Result<()> {
+        let mailbox = &self.staff.mailboxes[self.index];
+        let has_work = !self.readable.is_empty() && self.phase != Phase::Quiet;
+        let timeout = match has_work || !self.letters.is_empty() || !mailbox.may_sleep() {
+            true => Some(Duration::ZERO),
+            false => self.until_next(),
+        };
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn until_next(&self) -> Option<Duration> {
+        let timers = self.shard.next_timer();
+        let due = [timers, self.accept_pause.until(), self.lingering.next_at()];
+        let next = due.into_iter().flatten().min()?;
+        Some(Duration::from_millis(next.since(self.clock.now())))
+    }
+
+    fn open_letters(&mut self) {
+        let new = self.staff.mailboxes[self.index].take();
+        self.letters.extend(new);
+        while let Some(letter) = self.letters.pop_front() {
+            match letter {
+                Letter::Mail(bytes) => self.read_mail(&bytes),
+                Letter::Adopt(stream, peer) => self.take_in(stream, peer, true),
+                Letter::LameDuck => {
+                    self.phase = Phase::LameDuck;
+                    self.listeners.clear();
+                    self.shard.announce_lame_duck();
+                }
+                Letter::EaseOne => {
+                    let slot = self.shard.slots().next();
+                    if let Some(slot) = slot {
+                        self.shard.close(slot, CloseReason::ServerShutdown);
+                    }
+                }
+                Letter::Quiesce => {
+                    self.phase = Phase::Quiet;
+                    self.listeners.clear();
+                    self.settle();
+                    // The control thread may have given up waiting; then nobody needs to know.
+                    let _ = self.reports.send(Report::Quiet);
+                }
+                Letter::Finish => self.phase = Phase::Finishing,
+            }
+        }
+    }
+
+    /// Works through mail, flushing as often as the shard asks for it.
+    fn read_mail(&mut self, bytes: &[u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            at += self.shard.on_mail(&bytes[at..], self.now);
+            if at < bytes.len() {
+                self.flush();
+            }
+        }
+    }
+
+    fn take_events(&mut self) {
+        let mut accept = [false; 64];
+        let events = std::mem::replace(&mut self.events, mio::Events::with_capacity(1));
+        for event in &events {
+            match event.token() {
+                WAKER => {}
+                Token(token) if token > WAKER.0 - accept.len() => {
+                    accept[WAKER.0 - 1 - token] = true
+                }
+                Token(token) if token >= LINGERING => self.lingering.discard(token - LINGERING),
+                Token(token) => {
+                    let slot = token as u32;
+                    let Some(conn) = self.shard.conn_mut(slot) else {
+                        continue;
+                    };
+                    if event.is_readable() || event.is_read_closed() || event.is_error() {
+                        conn.io.is_readable = true;
+                        conn.io.is_read_closed |= event.is_read_closed() || event.is_error();
+                        self.queue_read(slot);
+                    }
+                    if event.is_writable() {
+                        self.flush_conn(slot);
+                    }
+                }
+            }
+        }
+        self.events = events;
+        for number in 0..self.listeners.len().min(accept.len()) {
+            if accept[number] {
+                self.accept(number);
+            }
+        }
+    }
+
+    /// Puts a connection in the list of those to be read.
+    fn queue_read(&mut self, slot: u32) {
+        if let Some(conn) = self.shard.conn_mut(slot)
+            && !conn.io.is_queued
+        {
+            conn.io.is_queued = true;
+            self.readable.push_back(slot);
+        }
+    }
+
+    /// Reads every connection that has something, once around.
+    fn read_all(&mut self) {
+        if matches!(self.phase, Phase::Quiet | Phase::Finishing) {
+            return;
+        }
+        for _ in 0..self.readable.len() {
+            let Some(slot) = self.readable.pop_front() else {
+                return;
+            };
+            let Some(conn) = self.shard.conn_mut(slot) else {
+                continue;
+            };
+            conn.io.is_queued = false;
+            self.read_conn(slot);
+            if let Some(conn) = self.shard.conn(slot)
+                && conn.io.is_readable
+                && !conn.is_paused()
+            {
+                self.queue_read(slot);
+            }
+        }
+    }
+
+    fn read_conn(&mut self, slot: u32) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for _ in 0..READS_MAX {
+            let Some(conn) = self.shard.conn_mut(slot) else {
+                break;
+            };
+            if conn.is_paused() || conn.close_reason().is_some() || !conn.io.is_readable {
+                break;
+            }
+            if !conn.io.backlog.is_empty() {
+                let backlog = std::mem::take(&mut conn.io.backlog);
+                self.take_bytes(slot, &backlog);
+                continue;
+            }
+            match conn.io.read(&mut buffer) {
+                Ok(Some(0)) => self.shard.close(slot, CloseReason::ClientClosed),
+                Ok(Some(bytes)) => {
+                    // Less than asked for is all there was, unless the end comes behind it.
+                    if bytes < buffer.len() && !conn.io.is_read_closed {
+                        conn.io.is_readable = false;
+                    }
+                    self.take_bytes(slot, &buffer[..bytes]);
+                }
+                Ok(None) => conn.io.is_readable = false,
+                Err(error) => {
+                    let reason = match error.kind() {
+                        io::ErrorKind::ConnectionReset => CloseReason::ClientClosed,
+                        _ => CloseReason::ReadError,
+                    };
+                    self.shard.close(slot, reason);
+                }
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    /// Hands bytes to the shard, flushing as often as it asks for it; what a paused connection
+    /// cannot get rid of is kept.
+    fn take_bytes(&mut self, slot: u32, bytes: &[u8]) {
+        let mut at = 0;
+        loop {
+            at += self.shard.on_bytes(slot, &bytes[at..], self.now);
+            if self.shard.wants_flush() {
+                self.flush();
+            }
+            let Some(conn) = self.shard.conn_mut(slot) else {
+                return;
+            };
+            if at >= bytes.len() || conn.close_reason().is_some() {
+                return;
+            }
+            if conn.is_paused() {
+                conn.io.backlog = bytes[at..].to_vec();
+                conn.io.is_readable = true;
+                return;
+            }
+        }
+    }
+
+    /// Reads those again whose pause is over.
+    fn resume(&mut self) {
+        while let Some(slot) = self.shard.next_resumed() {
+            if self
+                .shard
+                .conn(slot)
+                .is_some_and(|conn| conn.io.is_readable)
+            {
+                self.queue_read(slot);
+            }
+        }
+    }
+
+    /// Leaves nothing undone: flushes, posts, closes, until there is no more of it.
+    pub fn settle(&mut self) {
+        loop {
+            self.flush();
+            let Some(slot) = self.shard.next_closing() else {
+                return;
+            };
+            self.close_conn(slot);
+        }
+    }
+
+    /// Sends what is queued and posts what other workers are to know.
+    fn flush(&mut self) {
+        while let Some(slot) = self.shard.next_dirty() {
+            self.flush_conn(slot);
+        }
+        for index in 0..self.staff.mailboxes.len() {
+            let worker = WorkerId(index as u16);
+            let mailbox = &self.staff.mailboxes[index];
+            if self.shard.outbox_bytes(worker) > 0 {
+                mailbox.post(Letter::Mail(self.shard.take_outbox(worker)));
+            }
+            self.shard
+                .set_congested(worker, mailbox.mail_bytes() > MAIL_BYTES_MAX);
+        }
+        self.shard.flushed();
+        self.resume();
+    }
+
+    fn flush_conn(&mut self, slot: u32) {
+        if self.shard.flush_with(slot, Socket::write).is_err() {
+            self.shard.close(slot, CloseReason::WriteError);
+        }
+    }
+
+    fn close_conn(&mut self, slot: u32) {
+        let reason = self.shard.conn(slot).and_then(|conn| conn.close_reason());
+        self.flush_conn(slot);
+        let Some((socket, _)) = self.shard.remove(slot) else {
+            return;
+        };
+        if socket.is_counted {
+            self.staff.loads.leave(self.index);
+        }
+        if reason.is_some_and(CloseReason::is_told) {
+            let token = |key: usize| Token(LINGERING + key);
+            self.lingering
+                .add(socket.stream, self.now, self.poll.registry(), token);
+        }
+    }
+
+    /// Sends what is left, for a bounded time, and closes everything.
+    fn finish(&mut self) {
+        let until = self.clock.now().plus(FINISH_MS_MAX);
+        loop {
+            self.now = self.clock.now();
+            let slots: Vec<u32> = self.shard.slots().collect();
+            for &slot in &slots {
+                self.flush_conn(slot);
+            }
+            let is_pending = |&slot: &u32| {
+                self.shard.conn(slot).is_some_and(|conn| {
+                    conn.close_reason().is_none() && conn.out.pending_bytes() > 0
+                })
+            };
+            if self.now >= until || !slots.iter().any(is_pending) {
+                break;
+            }
+            let left = Duration::from_millis(until.since(self.now));
+            if self.poll.poll(&mut self.events, Some(left)).is_err() {
+                break;
+            }
+        }
+        let slots: Vec<u32> = self.shard.slots().collect();
+        for slot in slots {
+            self.shard.close(slot, CloseReason::ServerShutdown);
+            self.shard.remove(slot);
+            self.staff.loads.leave(self.index);
+        }
+    }
+}

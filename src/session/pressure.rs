@@ -1,0 +1,226 @@
+//! Consumers that take less than they are sent.
+//!
+//! Up to the high-water mark nothing happens. Above it the producers that feed the consumer are
+//! read no further, for at most `STALL_MS_MAX`, or until the consumer is below the low-water mark.
+//! A consumer that did not get there in that time *lags*: nobody waits for it again until it has
+//! caught up, so that one slow reader costs a producer (and thereby the others it feeds) one short
+//! pause and not one after the other. It may use the rest of `max_pending`; in the last quarter of
+//! that its producers wait again, as long as it takes anything at all. Beyond it, or when queued
+//! bytes are not taken within the write deadline, it is closed as a slow consumer.
+//!
+//! Differs: the reference makes producers wait at three quarters of `max_pending` only and for
+//! every consumer alike, which costs 48 MiB a consumer before anybody waits, and lets one dead
+//! reader slow everybody down.
+//! Source: core-protocol section 6.
+
+use super::conn::Conn;
+use super::mail::Producer;
+use super::shard::Shard;
+use super::timers::Due;
+use crate::error::CloseReason;
+use crate::limits::{STALL_MS_MAX, STUCK_MS_MIN};
+
+impl<S> Shard<S> {
+    /// A message was queued for consumers above their high-water mark.
+    #[cold]
+    pub(super) fn on_pressure(&mut self, from: Option<Producer>) {
+        let mut pressed = std::mem::take(&mut self.local.pressed);
+        for slot in pressed.drain(..) {
+            if self.presses_on(slot)
+                && let Some(from) = from
+            {
+                self.let_wait(from, slot);
+            }
+        }
+        self.local.pressed = pressed;
+    }
+
+    /// Whether the producers of a consumer above its high-water mark should wait for it.
+    fn presses_on(&mut self, slot: u32) -> bool {
+        let now = self.now;
+        let limits = self.local.limits;
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return false;
+        };
+        if conn.close.is_some() {
+            return false;
+        }
+        // What is queued may only be there because nobody has tried to send it.
+        self.local.wants_flush = true;
+        if !conn.pressure.is_blocked {
+            return false;
+        }
+        let pending_bytes = conn.out.pending_bytes();
+        if pending_bytes > limits.pending_bytes_max {
+            self.close_slow(slot, CloseReason::SlowConsumerPendingBytes);
+            return false;
+        }
+        let pressure = &mut conn.pressure;
+        if pending_bytes <= limits.high_water_bytes {
+            return false;
+        }
+        if pending_bytes > limits.critical_bytes {
+            return now.since(pressure.progress_at) < STUCK_MS_MIN;
+        }
+        match pressure.waited_for_since {
+            None => pressure.waited_for_since = Some(now),
+            Some(since) if now.since(since) >= STALL_MS_MAX => pressure.is_lagging = true,
+            Some(_) => {}
+        }
+        !pressure.is_lagging
+    }
+
+    /// Lets a producer wait for a consumer here.
+    fn let_wait(&mut self, producer: Producer, slot: u32) {
+        if let Some(conn) = self.local.conns.get_mut(slot as usize)
+            && !conn.pressure.waiting.contains(&producer)
+        {
+            conn.pressure.waiting.push(producer);
+        }
+        if producer.worker == self.worker {
+            self.stall(producer, STALL_MS_MAX);
+        } else if let Some(outbox) = self.outboxes.get_mut(producer.worker.0 as usize) {
+            outbox.push_stall(producer);
+        }
+    }
+
+    /// Stops reading a producer of this worker, for a bounded time.
+    pub(super) fn stall(&mut self, producer: Producer, ms: u64) {
+        let until = self.now.plus(ms);
+        let Some(conn) = self.local.conns.get_mut(producer.slot as usize) else {
+            return;
+        };
+        if conn.id != producer.conn || conn.paused_until.is_some() {
+            return;
+        }
+        conn.paused_until = Some(until);
+        self.local.counters.stalls += 1;
+        self.local.wants_flush = true;
+        self.add_timer(producer.slot, Due::Resume, until);
+    }
+
+    /// Reads a producer of this worker again.
+    pub(super) fn resume(&mut self, producer: Producer) {
+        let Some(conn) = self.local.conns.get_mut(producer.slot as usize) else {
+            return;
+        };
+        if conn.id == producer.conn && conn.paused_until.take().is_some() {
+            self.local.resumed.push(producer.slot);
+        }
+    }
+
+    pub(super) fn on_pause_over(&mut self, slot: u32) {
+        let now = self.now;
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
+        if conn.paused_until.is_some_and(|until| until <= now) {
+            conn.paused_until = None;
+            self.local.resumed.push(slot);
+        }
+    }
+
+    /// Takes note of how a flush ended that met, or ended, a refusal of the socket.
+    pub(super) fn after_blocked_write(&mut self, slot: u32, is_blocked: bool) {
+        let now = self.now;
+        let limits = self.local.limits;
+        let deadline_ms = self.shared.options.write_deadline_ms;
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
+        conn.pressure.is_blocked = is_blocked;
+        let pending_bytes = conn.out.pending_bytes();
+        let taken_bytes = conn.out.taken_bytes();
+        let pressure = &mut conn.pressure;
+        if pending_bytes <= limits.low_water_bytes {
+            pressure.waited_for_since = None;
+            pressure.is_lagging = false;
+            self.release_waiting_of(slot);
+        } else if pending_bytes > limits.pending_bytes_max && is_blocked {
+            return self.close_slow(slot, CloseReason::SlowConsumerPendingBytes);
+        }
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
+        let pressure = &mut conn.pressure;
+        if !is_blocked {
+            pressure.deadline = None;
+        } else if pressure
+            .deadline
+            .is_none_or(|(bytes, _)| taken_bytes >= bytes)
+        {
+            // All that is queued now must be taken in time; what comes later has its own time.
+            let at = now.plus(deadline_ms);
+            let had_timer = pressure.deadline.is_some();
+            pressure.deadline = Some((taken_bytes + pending_bytes as u64, at));
+            if !had_timer {
+                self.add_timer(slot, Due::Write, at);
+            }
+        }
+    }
+
+    pub(super) fn on_write_deadline(&mut self, slot: u32) {
+        let now = self.now;
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
+        match conn.pressure.deadline {
+            Some((bytes, _)) if conn.out.taken_bytes() >= bytes => conn.pressure.deadline = None,
+            Some((_, at)) if at <= now => {
+                self.close_slow(slot, CloseReason::SlowConsumerWriteDeadline);
+            }
+            Some((_, at)) => self.add_timer(slot, Due::Write, at),
+            None => {}
+        }
+    }
+
+    /// Closes a connection that takes too little; nothing more is sent to it.
+    fn close_slow(&mut self, slot: u32, reason: CloseReason) {
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
+        if conn.close.is_some() {
+            return;
+        }
+        let options = &self.shared.options;
+        let label = conn.label();
+        match reason {
+            CloseReason::SlowConsumerPendingBytes => self.shared.log.info(format_args!(
+                "{label} - Slow Consumer Detected: MaxPending of {} Exceeded",
+                options.pending_bytes_max
+            )),
+            _ => self.shared.log.info(format_args!(
+                "{label} - Slow Consumer Detected: WriteDeadline of {:?} Exceeded with {} bytes pending",
+                std::time::Duration::from_millis(options.write_deadline_ms),
+                conn.out.pending_bytes()
+            )),
+        }
+        self.local.counters.slow_consumers += 1;
+        conn.out.clear(&mut self.local.pool);
+        self.local.close(slot, reason);
+    }
+
+    fn release_waiting_of(&mut self, slot: u32) {
+        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
+            return;
+        };
+        let waiting = std::mem::take(&mut conn.pressure.waiting);
+        self.release(&waiting);
+    }
+
+    /// Lets everybody go on who waits for a connection that goes.
+    pub(super) fn release_waiting(&mut self, conn: &mut Conn<S>) {
+        let waiting = std::mem::take(&mut conn.pressure.waiting);
+        self.release(&waiting);
+    }
+
+    fn release(&mut self, waiting: &[Producer]) {
+        for &producer in waiting {
+            if producer.worker == self.worker {
+                self.resume(producer);
+            } else if let Some(outbox) = self.outboxes.get_mut(producer.worker.0 as usize) {
+                outbox.push_resume(producer);
+            }
+        }
+    }
+}

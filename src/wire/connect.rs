@@ -1,0 +1,154 @@
+//! The JSON of CONNECT, read as leniently as the reference reads it.
+//!
+//! Keys in any case, unknown keys ignored, the last of equal keys wins, `null` keeps the default,
+//! broken UTF-8 is replaced. Wrong types are errors. Source: core-protocol section 1.4.
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use std::fmt;
+
+/// What a client says of itself. The defaults hold for a client that never sends CONNECT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connect {
+    /// `+OK` after every accepted operation.
+    pub verbose: bool,
+    /// Check of publish subjects.
+    pub pedantic: bool,
+    /// Own messages are delivered back.
+    pub echo: bool,
+    /// Headers wanted.
+    pub headers: bool,
+    /// Answer 503 when nobody listens.
+    pub no_responders: bool,
+    /// 0, or 1 for clients that understand INFO at any time.
+    pub protocol: i64,
+    /// Language of the client library.
+    pub lang: String,
+    /// Version of the client library.
+    pub version: String,
+    /// Name the application chose.
+    pub name: String,
+    /// Name of the user.
+    pub user: String,
+    /// Password of the user.
+    pub password: String,
+    /// Shared secret.
+    pub auth_token: String,
+    /// Whether it names an account to register, which servers stopped doing long ago.
+    pub names_account: bool,
+}
+
+impl Default for Connect {
+    fn default() -> Self {
+        Connect {
+            verbose: true,
+            pedantic: true,
+            echo: true,
+            headers: false,
+            no_responders: false,
+            protocol: 0,
+            lang: String::new(),
+            version: String::new(),
+            name: String::new(),
+            user: String::new(),
+            password: String::new(),
+            auth_token: String::new(),
+            names_account: false,
+        }
+    }
+}
+
+impl Connect {
+    /// Reads the JSON; `None` when it is not an object with fields of the right types.
+    pub fn parse(json: &[u8]) -> Option<Connect> {
+        let text = String::from_utf8_lossy(json);
+        let mut source = serde_json::Deserializer::from_str(&text);
+        let connect = source.deserialize_map(ConnectVisitor).ok()?;
+        source.end().ok()?;
+        Some(connect)
+    }
+}
+
+struct ConnectVisitor;
+
+impl<'de> Visitor<'de> for ConnectVisitor {
+    type Value = Connect;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Connect, A::Error> {
+        let mut connect = Connect::default();
+        while let Some(mut key) = map.next_key::<String>()? {
+            key.make_ascii_lowercase();
+            match key.as_str() {
+                "verbose" => set(&mut connect.verbose, &mut map)?,
+                "pedantic" => set(&mut connect.pedantic, &mut map)?,
+                "echo" => set(&mut connect.echo, &mut map)?,
+                "headers" => set(&mut connect.headers, &mut map)?,
+                "no_responders" => set(&mut connect.no_responders, &mut map)?,
+                "protocol" => set(&mut connect.protocol, &mut map)?,
+                "lang" => set(&mut connect.lang, &mut map)?,
+                "version" => set(&mut connect.version, &mut map)?,
+                "name" => set(&mut connect.name, &mut map)?,
+                "user" => set(&mut connect.user, &mut map)?,
+                "pass" => set(&mut connect.password, &mut map)?,
+                "auth_token" => set(&mut connect.auth_token, &mut map)?,
+                "account" | "new_account" => {
+                    connect.names_account |= map.next_value::<Option<IgnoredAny>>()?.is_some();
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(connect)
+    }
+}
+
+/// Sets a field unless the value is `null`.
+fn set<'de, T: serde::Deserialize<'de>, A: MapAccess<'de>>(
+    field: &mut T,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    if let Some(value) = map.next_value::<Option<T>>()? {
+        *field = value;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leniency_is_the_reference_s() {
+        let connect = Connect::parse(
+            b"{\"Verbose\":true,\"verbose\":false,\"ECHO\":null,\"x\":[1,{}],\"name\":\"a\xff\"}",
+        )
+        .expect("valid");
+        assert!(!connect.verbose && connect.echo && connect.pedantic);
+        assert_eq!(connect.name, "a\u{fffd}");
+    }
+
+    #[test]
+    fn wrong_types_and_broken_json_are_refused() {
+        for json in [
+            &b"{\"verbose\":1}"[..],
+            b"{\"protocol\":1.0}",
+            b"{\"protocol\":99999999999999999999}",
+            b"[]",
+            b"1",
+            b"{} x",
+            b"{",
+            b"",
+        ] {
+            assert_eq!(
+                Connect::parse(json),
+                None,
+                "{}",
+                String::from_utf8_lossy(json)
+            );
+        }
+    }
+}
