@@ -12,8 +12,8 @@ pub const SMALL_BLOCK_BYTES: usize = 1024;
 pub const LARGE_BLOCK_BYTES: usize = 32 * 1024;
 /// Small blocks kept for later use: 512 KiB.
 const SMALL_BLOCKS_KEPT: usize = 512;
-/// Large blocks kept for later use: 2 MiB. More would only be memory that nobody uses.
-const LARGE_BLOCKS_KEPT: usize = 64;
+/// Large blocks kept for later use: 4 MiB, what is queued at most between two flushes.
+const LARGE_BLOCKS_KEPT: usize = 128;
 
 /// The blocks of one worker that are not in use.
 #[derive(Default)]

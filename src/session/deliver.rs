@@ -21,11 +21,16 @@ use crate::wire::parse::Publish;
 /// Bodies of this size and above are queued by reference when several connections get them.
 const SHARED_BYTES_MIN: usize = 8 * 1024;
 
+/// Bytes for one connection that are worth a write of their own.
+const FLUSH_BYTES: usize = 256 * 1024;
+
 /// Bounds of the output queues.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     /// Bytes at which a connection is closed.
     pub pending_bytes_max: usize,
+    /// Bytes at which it is time to send them, while they are still in the processor's cache.
+    pub flush_bytes: usize,
     /// Bytes at which producers are asked to wait.
     pub high_water_bytes: usize,
     /// Bytes at which they may go on.
@@ -39,6 +44,7 @@ impl Limits {
         let high_water_bytes = crate::limits::HIGH_WATER_BYTES.min(options.pending_bytes_max / 2);
         Limits {
             pending_bytes_max: options.pending_bytes_max,
+            flush_bytes: FLUSH_BYTES.min(high_water_bytes),
             high_water_bytes,
             low_water_bytes: high_water_bytes / 4 * 3,
             critical_bytes: options.pending_bytes_max / 4 * 3,
@@ -62,7 +68,7 @@ pub(super) struct Local<S> {
     pub resumed: Vec<u32>,
     /// Subscriptions that have had all they asked for.
     pub used_up: Vec<u32>,
-    /// Slow connections that met the message being delivered.
+    /// Connections with much to send that met the message being delivered.
     pub pressed: Vec<u32>,
     /// Bytes queued since the last flush.
     pub fresh_bytes: usize,
@@ -184,7 +190,7 @@ impl<S> Local<S> {
             conn.is_dirty = true;
             self.dirty.push(slot);
         }
-        if pending_bytes > self.limits.high_water_bytes {
+        if pending_bytes > self.limits.flush_bytes {
             self.pressed.push(slot);
         }
         true

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::deliver::Outgoing;
+use super::deliver::{Local, Outgoing};
 use super::mail::{self, Mail, Outbox, Producer};
 use super::shard::Shard;
 use crate::clock::Millis;
@@ -12,6 +12,9 @@ use crate::router::{self, Group, Matches, Message, Owner, Router, Target, pick};
 use crate::wire::encode;
 use crate::wire::err_text;
 use crate::wire::parse::Publish;
+
+/// Bytes of records that are worth a letter of their own.
+const LETTER_BYTES: usize = 128 * 1024;
 
 /// Receivers up to which their subscriptions are fetched before the first is served; with more, the
 /// processor finds enough to do by itself.
@@ -134,7 +137,7 @@ impl<S> Shard<S> {
                             .call(&self.shared.router, matches, target, publish);
                 }
             } else if let Some(outbox) = self.outboxes.get_mut(owner.index()) {
-                post(outbox, &mut self.local.fresh_bytes, from, publish, None, 0);
+                post(outbox, &mut self.local, from, publish, None, 0);
                 is_congested |= self.is_congested[owner.index()];
                 is_delivered = true;
             }
@@ -149,14 +152,7 @@ impl<S> Shard<S> {
                         .call(&self.shared.router, matches, target, publish)
                 } else if let Some(outbox) = self.outboxes.get_mut(owner.index()) {
                     let member = Some((target, &group.name[..]));
-                    post(
-                        outbox,
-                        &mut self.local.fresh_bytes,
-                        from,
-                        publish,
-                        member,
-                        0,
-                    );
+                    post(outbox, &mut self.local, from, publish, member, 0);
                     is_congested |= self.is_congested[owner.index()];
                     true
                 } else {
@@ -309,14 +305,7 @@ impl<S> Shard<S> {
                     .call(&self.shared.router, matches, target, publish)
             } else if let Some(outbox) = self.outboxes.get_mut(owner.index()) {
                 let member = Some((target, queue));
-                post(
-                    outbox,
-                    &mut self.local.fresh_bytes,
-                    from,
-                    publish,
-                    member,
-                    hops + 1,
-                );
+                post(outbox, &mut self.local, from, publish, member, hops + 1);
                 true
             } else {
                 false
@@ -389,9 +378,9 @@ fn tail_of<'a>(publish: &'a Publish<'_>, built: &'a mut Vec<u8>) -> &'a [u8] {
     }
 }
 
-fn post(
+fn post<S>(
     outbox: &mut Outbox,
-    fresh_bytes: &mut usize,
+    local: &mut Local<S>,
     from: Option<Producer>,
     publish: &Publish<'_>,
     member: Option<(Target, &[u8])>,
@@ -399,7 +388,9 @@ fn post(
 ) {
     let before = outbox.bytes();
     outbox.push_message(from, publish, member, hops);
-    *fresh_bytes += outbox.bytes() - before;
+    local.fresh_bytes += outbox.bytes() - before;
+    // The other worker should begin before all of it is out of the processor's cache.
+    local.wants_flush |= outbox.bytes() > LETTER_BYTES;
 }
 
 /// Callbacks and queues inside the process, and what callbacks publish.
