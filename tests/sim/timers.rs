@@ -1,0 +1,1 @@
+//! The life of timers, one connection at a time, under simulated time.
