@@ -561,7 +561,7 @@ impl Model {
             "client {client}: {id} is not for it"
         );
         check_content(got, message);
-        let group = self.groups.get_mut(&(id, queue));
+        let group = self.groups.get_mut(&(id, queue.clone()));
         let group = group.unwrap_or_else(|| panic!("{id} was for no member of this group"));
         past.received += u64::from(group.members.contains(&uid));
         let bound = past.received_max.unwrap_or(u64::MAX);
@@ -575,11 +575,12 @@ impl Model {
         );
         group.is_received = true;
         let last = past.last.insert(message.publisher, id);
-        if last.is_some_and(|last| last > id) {
-            // Only a message whose first choice had left goes a longer way.
-            let members = group.members.iter();
-            let has_detour = members.clone().any(|&member| self.past[member].has_left);
-            assert!(has_detour, "client {client}: {id} came after {last:?}");
+        if let Some(last) = last.filter(|&last| last > id) {
+            // One of the two went a longer way, since the member picked first had left.
+            let groups = [id, last].map(|id| &self.groups[&(id, queue.clone())].members);
+            let mut members = groups.into_iter().flatten();
+            let has_detour = members.any(|&member| self.past[member].has_left);
+            assert!(has_detour, "client {client}: {id} came after {last}");
             self.queue_reorders += 1;
         }
     }
