@@ -632,12 +632,6 @@ impl Model {
     pub fn sub_count(&self) -> usize {
         self.subs.len()
     }
-
-    /// Sids of a client's subscriptions that hold.
-    pub fn live_sids(&self, client: usize) -> Vec<String> {
-        let own = self.subs.iter().filter(|sub| sub.client == client);
-        own.map(|sub| sub.sid.clone()).collect()
-    }
 }
 
 enum Fit {

@@ -190,15 +190,6 @@ impl Staff {
         };
         turn.run();
     }
-
-    /// When a worker is to be woken next.
-    pub fn next_timer(&self) -> Option<Millis> {
-        let timers = self
-            .workers
-            .iter()
-            .filter_map(|worker| worker.shard.next_timer());
-        timers.min()
-    }
 }
 
 struct Turn<'a, O: Observer> {

@@ -285,9 +285,15 @@ impl World {
     }
 
     fn some_client(&mut self) -> usize {
-        // Mostly the latest, since the others may have gone.
-        let count = self.side.clients.len();
-        count - 1 - self.rng.below(count.min(2 * self.clients_max))
+        let is_here = |me: &usize| {
+            let end = self.side.clients[*me].end;
+            matches!(end, End::Open | End::Leaving)
+        };
+        let here: Vec<usize> = (0..self.side.clients.len()).filter(is_here).collect();
+        match here.is_empty() {
+            true => 0,
+            false => *self.rng.pick(&here),
+        }
     }
 
     fn act(&mut self) {
