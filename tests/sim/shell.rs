@@ -384,9 +384,10 @@ impl<O: Observer> Turn<'_, O> {
     }
 
     fn flush_conn(&mut self, slot: u32) {
+        let now = self.staff.now;
         let rng = &mut *self.rng;
         let shard = &mut self.staff.workers[self.index].shard;
-        let written = shard.flush_with(slot, |io, slices| io.write(slices, rng));
+        let written = shard.flush_with(slot, now, |io, slices| io.write(slices, rng));
         if written.is_err() {
             shard.close(slot, CloseReason::WriteError);
         }
