@@ -87,13 +87,6 @@ impl Stage {
         String::from_utf8(bytes).expect("text")
     }
 
-    /// Reads some of what the kernel holds.
-    fn read_some(&mut self, client: usize, bytes: usize) {
-        let io = self.io(client).expect("still there");
-        let count = bytes.min(io.outgoing.len());
-        io.outgoing.drain(..count);
-    }
-
     /// Enough turns for everything that is due, whatever readiness comes late.
     fn turns(&mut self) {
         for _ in 0..40 {
