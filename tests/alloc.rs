@@ -257,3 +257,93 @@ fn the_counter_counts() {
 fn pub_of(subject: &str, bytes: usize) -> String {
     format!("PUB {subject} {bytes}\r\n{}\r\n", "x".repeat(bytes))
 }
+
+/// What one connection may make a worker keep that has nothing queued for it.
+const KEPT_BYTES_MAX: i64 = 1024 * 1024;
+
+/// Feeds `stream` many times and looks at what is kept at the end.
+fn assert_bounded(name: &str, stream: &[u8], read_bytes: usize, rounds: usize) {
+    let mut stage = Stage::new(2);
+    let slot = stage.client("");
+    let before = live_bytes();
+    let mut most = 0;
+    for _ in 0..rounds {
+        for read in stream.chunks(read_bytes) {
+            stage.feed(slot, read);
+            most = most.max(live_bytes() - before);
+        }
+    }
+    assert!(most < KEPT_BYTES_MAX, "{name}: {most} bytes were kept");
+}
+
+#[test]
+fn floods_leave_nothing_behind() {
+    let connects = "CONNECT {\"verbose\":true,\"name\":\"flood\"}\r\n".repeat(1000);
+    assert_bounded("CONNECT", connects.as_bytes(), 64 * 1024, 100);
+    let churn = "SUB a.b.c 1\r\nUNSUB 1\r\nSUB a.* q 2\r\nUNSUB 2\r\n".repeat(1000);
+    assert_bounded("SUB and UNSUB", churn.as_bytes(), 64 * 1024, 20);
+    assert_bounded(
+        "blanks",
+        &b"PUB"
+            .iter()
+            .chain(&[b' '; 5000])
+            .copied()
+            .collect::<Vec<u8>>(),
+        7,
+        1,
+    );
+    assert_bounded(
+        "PING with an endless tail",
+        &[b"PING", &[b'x'; 60_000][..]].concat(),
+        1000,
+        1,
+    );
+    assert_bounded("blanks without end", &[b' '; 60_000], 1000, 10);
+    let announced = format!("PUB foo 1000000\r\n{}", "x".repeat(1000));
+    assert_bounded(
+        "a large message that does not come",
+        announced.as_bytes(),
+        100,
+        1,
+    );
+    let subjects: String = (0..40_000)
+        .map(|n| format!("PUB some.{n} 0\r\n\r\n"))
+        .collect();
+    let mut stage = Stage::new(1);
+    let slot = stage.client("");
+    let before = live_bytes();
+    for _ in 0..3 {
+        stage.feed(slot, subjects.as_bytes());
+    }
+    let kept = live_bytes() - before;
+    assert!(kept < 20 * 1024 * 1024, "the match cache has {kept} bytes");
+}
+
+/// A consumer that is blocked and free again all the time, as every busy one is, costs the same
+/// after a million times as after ten.
+#[test]
+fn a_consumer_that_is_blocked_now_and_then_costs_no_memory() {
+    let mut stage = Stage::new(1);
+    let reader = stage.client("SUB foo 1\r\n");
+    let publisher = stage.client("");
+    let frame = pub_of("foo", 100);
+    let mut before = 0;
+    for round in 0..50_000 {
+        if round == 100 {
+            before = live_bytes();
+        }
+        stage.shard.on_bytes(publisher, frame.as_bytes(), stage.now);
+        while stage.shard.next_dirty().is_some() {}
+        for is_free in [false, true] {
+            let drained: Result<(), Infallible> =
+                stage.shard.flush_with(reader, stage.now, |_, slices| {
+                    let bytes = slices.iter().map(|slice| slice.len()).sum();
+                    Ok(is_free.then_some(bytes))
+                });
+            let Ok(()) = drained;
+        }
+        stage.shard.flushed();
+    }
+    let kept = live_bytes() - before;
+    assert!(kept < 64 * 1024, "{kept} bytes more");
+}

@@ -57,6 +57,8 @@ pub struct Traffic {
 pub(super) struct Liveness {
     /// When the next PING is due.
     pub ping_at: Millis,
+    /// When the soonest timer for that fires; `None` while there is none.
+    pub timer_at: Option<Millis>,
     /// PINGs not answered yet.
     pub pings_out: u32,
     /// When the last PING went out, until it is answered.
@@ -80,6 +82,8 @@ pub(super) struct Pressure {
     pub progress_at: Millis,
     /// What must have been taken by when: the count of taken bytes, and the write deadline.
     pub deadline: Option<(u64, Millis)>,
+    /// Whether a timer for that is set. It is left alone when the deadline moves or goes.
+    pub has_timer: bool,
     /// Who waits.
     pub waiting: SmallVec<[Producer; 2]>,
 }

@@ -151,9 +151,9 @@ impl<S> Shard<S> {
         {
             // All that is queued now must be taken in time; what comes later has its own time.
             let at = now.plus(deadline_ms);
-            let had_timer = pressure.deadline.is_some();
             pressure.deadline = Some((taken_bytes + pending_bytes as u64, at));
-            if !had_timer {
+            // One timer a connection, however often it is blocked and free again.
+            if !std::mem::replace(&mut pressure.has_timer, true) {
                 self.add_timer(slot, Due::Write, at);
             }
         }
@@ -164,12 +164,18 @@ impl<S> Shard<S> {
         let Some(conn) = self.local.conns.get_mut(slot as usize) else {
             return;
         };
-        match conn.pressure.deadline {
-            Some((bytes, _)) if conn.out.taken_bytes() >= bytes => conn.pressure.deadline = None,
+        let taken_bytes = conn.out.taken_bytes();
+        let pressure = &mut conn.pressure;
+        pressure.has_timer = false;
+        match pressure.deadline {
+            Some((bytes, _)) if taken_bytes >= bytes => pressure.deadline = None,
             Some((_, at)) if at <= now => {
                 self.close_slow(slot, CloseReason::SlowConsumerWriteDeadline);
             }
-            Some((_, at)) => self.add_timer(slot, Due::Write, at),
+            Some((_, at)) => {
+                pressure.has_timer = true;
+                self.add_timer(slot, Due::Write, at);
+            }
             None => {}
         }
     }
