@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use midge::subject::matches;
 use midge::wire::from_server::{self, Frame};
 
+/// How often a message for a queue group is passed on at most.
+const HOPS_MAX: u8 = 4;
+
 /// What a client asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wishes {
@@ -456,6 +459,30 @@ impl Model {
         // Only somebody unknown was interested when it was published; others may be by now.
         if let Some(id) = self.id_in(body) {
             self.deliver(to, id);
+        }
+    }
+
+    /// Whether a message for a member of a queue group may be dropped: nobody of the group is there
+    /// for certain, or it has been passed on too often.
+    pub fn may_drop(&self, subject: &[u8], queue: &[u8], hops: u8) -> bool {
+        let is_there = |sub: &Sub| {
+            let conn = &self.conns[sub.client];
+            sub.queue.as_deref() == Some(queue)
+                && matches(&sub.subject, subject)
+                && !conn.is_closing
+                && conn.wishes.echo
+                && sub.max.is_none()
+        };
+        hops >= HOPS_MAX || !self.subs.iter().any(is_there)
+    }
+
+    /// The server is about to go, and says so to those who understand it.
+    pub fn lame_duck(&mut self, worker: usize) {
+        for conn in &mut self.conns {
+            let is_told = conn.wishes.protocol == 1 && conn.has_ponged && !conn.is_gone;
+            if conn.worker == worker && is_told {
+                conn.expected.push_back(Expect::Info);
+            }
         }
     }
 

@@ -80,26 +80,35 @@ impl Io {
         } else {
             most
         };
-        let bytes = slices.iter().flat_map(|slice| slice.iter());
-        self.outgoing.extend(bytes.take(taken));
+        let mut left = taken;
+        for slice in slices {
+            let bytes = &slice[..slice.len().min(left)];
+            self.outgoing.extend(bytes);
+            left -= bytes.len();
+        }
         Ok(Some(taken))
     }
 }
 
+/// Takes up to `most` bytes from the front.
+pub fn take(queue: &mut VecDeque<u8>, most: usize) -> Vec<u8> {
+    let count = most.min(queue.len());
+    let bytes = queue.make_contiguous()[..count].to_vec();
+    queue.drain(..count);
+    bytes
+}
+
 /// What the shell tells whoever checks.
 pub trait Observer {
-    /// The shard has worked off so many bytes of a client. The second list says which clients of
-    /// the worker are marked to be closed by now.
-    fn consumed(&mut self, client: usize, bytes: usize, closing: &[usize]);
+    /// These clients are marked to be closed, since the last call or during it.
+    fn closing(&mut self, clients: &[usize]);
+    /// The shard has worked off so many bytes of a client.
+    fn consumed(&mut self, client: usize, bytes: usize);
     /// A worker has worked off a plain message from another.
-    fn plain_mail(
-        &mut self,
-        from: usize,
-        to: usize,
-        subject: &[u8],
-        body: &[u8],
-        closing: &[usize],
-    );
+    fn plain_mail(&mut self, from: usize, to: usize, subject: &[u8], body: &[u8]);
+    /// A worker has worked off a message for a member of a queue group; whether it may have been
+    /// dropped, since nobody of the group was there for certain.
+    fn may_drop(&self, subject: &[u8], queue: &[u8], hops: u8) -> bool;
     /// A connection is gone; what is still to be read of it is handed over.
     fn removed(&mut self, client: usize, reason: Option<CloseReason>, io: Io, out: Outbound);
     /// The most bytes that may be queued for a client.
@@ -234,32 +243,50 @@ impl<O: Observer> Turn<'_, O> {
         let now = self.staff.now;
         let mut at = 0;
         while at < letter.len() {
+            let drops = self.shard().counters().queue_drops;
             let used = self.shard().on_mail(&letter[at..], now);
+            let mut drops = self.shard().counters().queue_drops - drops;
             assert!(
                 used > 0 || self.shard().wants_flush(),
                 "mail that is never read"
             );
             let closing = self.closing();
+            self.observer.closing(&closing);
             let mut read = 0;
             while read < used {
                 let (record, bytes) = mail::read(&letter[at + read..]).expect("whole records");
                 read += bytes;
-                if let Mail::Message {
-                    publish,
-                    member: None,
-                    ..
-                } = record
-                {
-                    let (subject, body) = (publish.subject, publish.body);
-                    self.observer
-                        .plain_mail(from, self.index, subject, body, &closing);
-                }
+                self.observe(from, &record, &mut drops);
             }
+            assert_eq!(drops, 0, "messages dropped although a member was there");
             assert_eq!(read, used, "records are worked off whole");
             self.check_bounds();
             at += used;
             if at < letter.len() {
                 self.flush();
+            }
+        }
+    }
+
+    /// Tells the observer of a record, and takes a drop it may account for from `drops`.
+    fn observe(&mut self, from: usize, record: &Mail<'_>, drops: &mut u64) {
+        let Mail::Message {
+            publish,
+            member,
+            hops,
+            ..
+        } = record
+        else {
+            return;
+        };
+        let subject = publish.subject;
+        match member {
+            None => self
+                .observer
+                .plain_mail(from, self.index, subject, publish.body),
+            Some((_, queue)) => {
+                let may_drop = self.observer.may_drop(subject, queue, *hops);
+                *drops = drops.saturating_sub(u64::from(may_drop));
             }
         }
     }
@@ -307,8 +334,7 @@ impl<O: Observer> Turn<'_, O> {
                 }
                 return;
             } else {
-                let count = wanted.min(conn.io.incoming.len());
-                conn.io.incoming.drain(..count).collect()
+                take(&mut conn.io.incoming, wanted)
             };
             self.take_bytes(slot, &bytes);
         }
@@ -322,7 +348,8 @@ impl<O: Observer> Turn<'_, O> {
             let closing = self.closing();
             let client = self.shard().conn(slot).map(|conn| conn.io.client);
             let client = client.expect("only the shell removes connections");
-            self.observer.consumed(client, used, &closing);
+            self.observer.closing(&closing);
+            self.observer.consumed(client, used);
             self.check_bounds();
             at += used;
             if self.shard().wants_flush() {

@@ -23,9 +23,15 @@ struct Ends {
 }
 
 impl Observer for Ends {
-    fn consumed(&mut self, _: usize, _: usize, _: &[usize]) {}
+    fn closing(&mut self, _: &[usize]) {}
 
-    fn plain_mail(&mut self, _: usize, _: usize, _: &[u8], _: &[u8], _: &[usize]) {}
+    fn consumed(&mut self, _: usize, _: usize) {}
+
+    fn plain_mail(&mut self, _: usize, _: usize, _: &[u8], _: &[u8]) {}
+
+    fn may_drop(&self, _: &[u8], _: &[u8], _: u8) -> bool {
+        false
+    }
 
     fn removed(&mut self, client: usize, reason: Option<CloseReason>, io: Io, _: Outbound) {
         let reason = reason.expect("removed for a reason");

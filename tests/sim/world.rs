@@ -9,7 +9,7 @@ use midge::wire::from_server::Frame;
 use crate::client::{Client, End, Reading, Sizes};
 use crate::model::Model;
 use crate::rng::Rng;
-use crate::shell::{Io, Observer, Staff, shared};
+use crate::shell::{Io, Observer, Staff, shared, take};
 
 /// Bytes of a client's stream that the kernel holds at most.
 const INCOMING_BYTES_MAX: usize = 128 * 1024;
@@ -36,20 +36,13 @@ struct Side {
 }
 
 impl Side {
-    /// Tells the model which connections of a worker are marked to be closed.
-    fn note_closing(&mut self, closing: &[usize]) {
-        for &client in closing {
-            self.model.conns[client].is_closing = true;
-        }
-    }
-
     /// A client reads bytes.
-    fn take(&mut self, me: usize, bytes: impl Iterator<Item = u8>) {
+    fn take(&mut self, me: usize, bytes: &[u8]) {
         let client = &mut self.clients[me];
         if client.is_noise {
             return;
         }
-        client.inbox.extend(bytes);
+        client.inbox.extend_from_slice(bytes);
         let mut inbox = std::mem::take(&mut client.inbox);
         let mut at = 0;
         loop {
@@ -89,8 +82,13 @@ fn describe(frame: &Frame<'_>) -> String {
 }
 
 impl Observer for Side {
-    fn consumed(&mut self, client: usize, bytes: usize, closing: &[usize]) {
-        self.note_closing(closing);
+    fn closing(&mut self, clients: &[usize]) {
+        for &client in clients {
+            self.model.conns[client].is_closing = true;
+        }
+    }
+
+    fn consumed(&mut self, client: usize, bytes: usize) {
         self.clients[client].consumed_bytes += bytes as u64;
         let consumed = self.clients[client].consumed_bytes;
         while let Some((end, _)) = self.clients[client].ops.front() {
@@ -105,19 +103,15 @@ impl Observer for Side {
         }
     }
 
-    fn plain_mail(
-        &mut self,
-        from: usize,
-        to: usize,
-        subject: &[u8],
-        body: &[u8],
-        closing: &[usize],
-    ) {
-        self.note_closing(closing);
+    fn plain_mail(&mut self, from: usize, to: usize, subject: &[u8], body: &[u8]) {
         self.model.plain_mail(from, to, subject, body);
     }
 
-    fn removed(&mut self, me: usize, reason: Option<CloseReason>, io: Io, _: Outbound) {
+    fn may_drop(&self, subject: &[u8], queue: &[u8], hops: u8) -> bool {
+        self.model.may_drop(subject, queue, hops)
+    }
+
+    fn removed(&mut self, me: usize, reason: Option<CloseReason>, mut io: Io, _: Outbound) {
         let client = &mut self.clients[me];
         let reason = reason.expect("removed for a reason");
         if self.log {
@@ -142,7 +136,7 @@ impl Observer for Side {
         self.model.conns[me].is_closing = true;
         self.model.removed(me);
         if !io.is_broken {
-            self.take(me, io.outgoing.into_iter());
+            self.take(me, io.outgoing.make_contiguous());
         }
     }
 
@@ -244,6 +238,7 @@ impl World {
             65..80 => self.act(),
             80..90 => self.deliver_mail(),
             90..97 => self.pass_time(),
+            97 if self.rng.chance(1, 100) => self.announce(),
             97 => self.leave(),
             _ => self.open(),
         }
@@ -332,8 +327,7 @@ impl World {
         match self.io(me) {
             Some(io) => {
                 let room = INCOMING_BYTES_MAX.saturating_sub(io.incoming.len());
-                let count = bytes.min(to_send.len()).min(room);
-                io.incoming.extend(to_send.drain(..count));
+                io.incoming.extend(take(&mut to_send, bytes.min(room)));
                 if is_leaving && to_send.is_empty() {
                     io.is_at_end = true;
                 }
@@ -357,9 +351,8 @@ impl World {
 
     fn read_some(&mut self, me: usize, most: usize) {
         let Some(io) = self.io(me) else { return };
-        let count = most.min(io.outgoing.len());
-        let bytes: Vec<u8> = io.outgoing.drain(..count).collect();
-        self.side.take(me, bytes.into_iter());
+        let bytes = take(&mut io.outgoing, most);
+        self.side.take(me, &bytes);
     }
 
     fn turn(&mut self) {
@@ -385,6 +378,13 @@ impl World {
             _ => self.rng.below(3),
         };
         self.staff.now = Millis(self.staff.now.0 + ms as u64);
+    }
+
+    /// A worker announces the end, as in lame duck mode.
+    fn announce(&mut self) {
+        let worker = self.rng.below(self.staff.workers.len());
+        self.staff.workers[worker].shard.announce_lame_duck();
+        self.side.model.lame_duck(worker);
     }
 
     /// A client goes, after what it has written or in the middle of it.
