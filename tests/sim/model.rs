@@ -636,6 +636,12 @@ impl Model {
     /// how many did not although no member's connection was closed: what `queue_drops` may count.
     pub fn check_groups(&self) -> usize {
         let mut dropped = 0;
+        let gone: BTreeSet<usize> = self
+            .conns
+            .iter()
+            .filter(|conn| conn.is_gone || conn.is_closing)
+            .flat_map(|conn| conn.sids.values().copied())
+            .collect();
         for ((id, queue), group) in self.groups.iter().filter(|(_, group)| !group.is_received) {
             let has_left = group.members.iter().any(|&uid| self.past[uid].has_left);
             assert!(
@@ -644,12 +650,6 @@ impl Model {
                 queue.escape_ascii(),
                 group.members
             );
-            let gone: BTreeSet<usize> = self
-                .conns
-                .iter()
-                .filter(|conn| conn.is_gone || conn.is_closing)
-                .flat_map(|conn| conn.sids.values().copied())
-                .collect();
             dropped += usize::from(!group.members.iter().any(|uid| gone.contains(uid)));
         }
         dropped
