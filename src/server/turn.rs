@@ -310,7 +310,11 @@ impl Worker {
     }
 
     fn flush_conn(&mut self, slot: u32) {
-        if self.shard.flush_with(slot, Socket::write).is_err() {
+        if self
+            .shard
+            .flush_with(slot, self.now, Socket::write)
+            .is_err()
+        {
             self.shard.close(slot, CloseReason::WriteError);
         }
     }

@@ -57,6 +57,8 @@ pub struct Traffic {
 pub(super) struct Liveness {
     /// When the next PING is due.
     pub ping_at: Millis,
+    /// When the soonest timer for that fires; `None` while there is none.
+    pub timer_at: Option<Millis>,
     /// PINGs not answered yet.
     pub pings_out: u32,
     /// When the last PING went out, until it is answered.
@@ -74,6 +76,9 @@ pub(super) struct Pressure {
     pub is_blocked: bool,
     /// When the kernel last took bytes.
     pub progress_at: Millis,
+    /// Whether a timer for the write deadline is set. It is left alone when the deadline moves or
+    /// goes.
+    pub has_timer: bool,
     /// What is known of a peer that has refused bytes, until it has caught up.
     pub slow: Option<Box<Slow>>,
 }

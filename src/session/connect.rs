@@ -101,18 +101,23 @@ impl<S> Shard<S> {
         }
     }
 
-    /// Sets when the next PING is due, if that is to change.
+    /// Sets when the next PING is due. A timer that fires before that will see to it; only a time
+    /// before every timer needs a new one, so that a client cannot pile them up.
     pub(super) fn schedule_ping(&mut self, slot: u32, at: Millis) {
         let at = on_grid(self.now, at);
         if let Some(conn) = self.local.conns.get_mut(slot as usize) {
-            conn.liveness.ping_at = at;
-            self.add_timer(slot, Due::Ping, at);
+            let liveness = &mut conn.liveness;
+            liveness.ping_at = at;
+            if liveness.timer_at.is_none_or(|timer_at| timer_at > at) {
+                liveness.timer_at = Some(at);
+                self.add_timer(slot, Due::Ping, at);
+            }
         }
     }
 
     /// A PING may be due: not when the client has been active meanwhile and its round trip is
     /// known; the end when too many are unanswered. Source: core-protocol section 6.
-    fn on_ping_due(&mut self, slot: u32) {
+    fn on_ping_due(&mut self, slot: u32, timer_at: Millis) {
         let now = self.now;
         let interval_ms = self.shared.options.ping_interval_ms;
         let pings_max = self.shared.options.pings_outstanding_max;
@@ -120,8 +125,10 @@ impl<S> Shard<S> {
             return;
         };
         let liveness = &mut conn.liveness;
+        liveness.timer_at = liveness.timer_at.filter(|&at| at > timer_at);
         if liveness.ping_at > now {
-            return;
+            let at = liveness.ping_at;
+            return self.schedule_ping(slot, at);
         }
         let is_active = now.since(liveness.active_at) < interval_ms;
         let knows_rtt = liveness
@@ -162,7 +169,7 @@ impl<S> Shard<S> {
             match timer.due {
                 Due::Auth if conn.is_admitted => {}
                 Due::Auth => self.fail(timer.slot, err_text::AUTH_TIMEOUT),
-                Due::Ping => self.on_ping_due(timer.slot),
+                Due::Ping => self.on_ping_due(timer.slot, timer.at),
                 Due::Write => self.on_write_deadline(timer.slot),
                 Due::Resume => self.on_pause_over(timer.slot),
             }

@@ -74,15 +74,20 @@ impl Input {
     ///
     /// # Errors
     /// The frame cannot become a legal one.
-    pub fn feed(&mut self, bytes: &[u8], limits: &ParseLimits) -> Result<(usize, Fed), Fatal> {
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        limits: &ParseLimits,
+        pool: &mut BlockPool,
+    ) -> Result<(usize, Fed), Fatal> {
         match self.waiting {
             None => Ok((0, Fed::More)),
             Some(Partial::Skip(loose)) => Ok(self.feed_skip(loose, bytes)),
             Some(Partial::Body(head)) => self.feed_body(head, bytes),
             Some(Partial::Line {
                 args_from: Some(from),
-            }) => self.feed_args(from, bytes, limits),
-            Some(Partial::Line { args_from: None }) => self.feed_beginning(bytes, limits),
+            }) => self.feed_args(from, bytes, limits, pool),
+            Some(Partial::Line { args_from: None }) => self.feed_beginning(bytes, limits, pool),
         }
     }
 
@@ -119,6 +124,7 @@ impl Input {
         from: usize,
         bytes: &[u8],
         limits: &ParseLimits,
+        pool: &mut BlockPool,
     ) -> Result<(usize, Fed), Fatal> {
         let lf = memchr::memchr(b'\n', bytes);
         let taken = lf.map_or(bytes.len(), |lf| lf + 1);
@@ -129,15 +135,29 @@ impl Input {
             parse::check_partial_args(&self.stash[from..], limits)?;
             return Ok((taken, Fed::More));
         }
-        self.after_line(taken, limits)
+        self.after_line(taken, limits, pool)
     }
 
     /// The stash now ends with a line end: an operation, or one that waits for its body.
-    fn after_line(&mut self, taken: usize, limits: &ParseLimits) -> Result<(usize, Fed), Fatal> {
+    fn after_line(
+        &mut self,
+        taken: usize,
+        limits: &ParseLimits,
+        pool: &mut BlockPool,
+    ) -> Result<(usize, Fed), Fatal> {
         match parse::next(&self.stash, limits)? {
             Next::Op(..) => Ok((taken, self.complete(Complete::Line))),
             Next::Partial(partial) => {
                 self.waiting = Some(partial);
+                if let Partial::Body(head) = partial
+                    && (self.stash.capacity() + 1..=LARGE_BLOCK_BYTES).contains(&head.frame_bytes())
+                {
+                    // The line began in a small block; the body comes into one that can go back
+                    // to the pool.
+                    let mut block = pool.take_large();
+                    block.extend_from_slice(&self.stash);
+                    pool.give(std::mem::replace(&mut self.stash, block));
+                }
                 Ok((taken, Fed::More))
             }
         }
@@ -147,6 +167,7 @@ impl Input {
         &mut self,
         bytes: &[u8],
         limits: &ParseLimits,
+        pool: &mut BlockPool,
     ) -> Result<(usize, Fed), Fatal> {
         // Blanks between verb and arguments are not worth keeping, however many there are.
         if self.stash.last().is_some_and(|&byte| line::is_blank(byte)) {
@@ -158,7 +179,7 @@ impl Input {
         let some = &bytes[..bytes.len().min(BEGINNING_BYTES)];
         let taken = memchr::memchr(b'\n', some).map_or(some.len(), |lf| lf + 1);
         self.stash.extend_from_slice(&some[..taken]);
-        let fed = self.after_line(taken, limits)?;
+        let fed = self.after_line(taken, limits, pool)?;
         if matches!(self.waiting, Some(Partial::Skip(_))) {
             self.stash = Block::new();
         }
@@ -202,14 +223,16 @@ mod tests {
             let mut rest = *piece;
             while !rest.is_empty() {
                 let step = if input.is_partial() {
-                    input.feed(rest, &LIMITS).and_then(|(taken, fed)| {
-                        rest = &rest[taken..];
-                        if let Fed::Frame(block, how) = fed {
-                            found.push(format!("{:?}", how.op(&block, &LIMITS)?));
-                            Input::done(block, &mut pool);
-                        }
-                        Ok(())
-                    })
+                    input
+                        .feed(rest, &LIMITS, &mut pool)
+                        .and_then(|(taken, fed)| {
+                            rest = &rest[taken..];
+                            if let Fed::Frame(block, how) = fed {
+                                found.push(format!("{:?}", how.op(&block, &LIMITS)?));
+                                Input::done(block, &mut pool);
+                            }
+                            Ok(())
+                        })
                 } else {
                     parse::next(rest, &LIMITS).map(|next| match next {
                         Next::Op(op, taken) => {

@@ -151,9 +151,9 @@ impl<S> Shard<S> {
             }
             if slow.deadline.is_none_or(|(bytes, _)| taken_bytes >= bytes) {
                 // All that is queued now must be taken in time; what comes later has its own time.
-                let had_timer = slow.deadline.is_some();
                 slow.deadline = Some((taken_bytes + pending_bytes as u64, deadline_at));
-                if !had_timer {
+                // One timer a connection, however often it is blocked and free again.
+                if !std::mem::replace(&mut conn.pressure.has_timer, true) {
                     self.add_timer(slot, Due::Write, deadline_at);
                 }
             }
@@ -167,6 +167,7 @@ impl<S> Shard<S> {
             return;
         };
         let taken_bytes = conn.out.taken_bytes();
+        conn.pressure.has_timer = false;
         let Some(slow) = &mut conn.pressure.slow else {
             return;
         };
@@ -175,7 +176,10 @@ impl<S> Shard<S> {
             Some((_, at)) if at <= now => {
                 self.close_slow(slot, CloseReason::SlowConsumerWriteDeadline);
             }
-            Some((_, at)) => self.add_timer(slot, Due::Write, at),
+            Some((_, at)) => {
+                conn.pressure.has_timer = true;
+                self.add_timer(slot, Due::Write, at);
+            }
             None => {}
         }
     }

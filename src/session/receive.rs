@@ -80,7 +80,7 @@ impl<S> Shard<S> {
         let Some(conn) = self.local.conns.get_mut(slot as usize) else {
             return bytes.len();
         };
-        let (taken, block, how) = match conn.input.feed(bytes, &limits) {
+        let (taken, block, how) = match conn.input.feed(bytes, &limits, &mut self.local.pool) {
             Ok((taken, Fed::More)) => return taken,
             Ok((taken, Fed::Frame(block, how))) => (taken, block, how),
             Err(fatal) => {

@@ -260,9 +260,11 @@ impl<S> Shard<S> {
     pub fn flush_with<E>(
         &mut self,
         slot: u32,
+        now: Millis,
         mut write: impl FnMut(&mut S, &[std::io::IoSlice<'_>]) -> Result<Option<usize>, E>,
     ) -> Result<(), E> {
         const SLICES_MAX: usize = 64;
+        self.now = now;
         let Some(conn) = self.local.conns.get_mut(slot as usize) else {
             return Ok(());
         };

@@ -1,0 +1,727 @@
+//! What should happen, computed plainly: every subscription in one list, matched one by one with
+//! the definition of a match, and for every connection the exact sequence of frames it is to get.
+//!
+//! The shell reports which operations the shard has carried out and which records of mail, in that
+//! order, so the sequence is known exactly. Only two things are left open: the order of the copies
+//! of one message on one connection, and which member of a queue group is picked.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use midge::subject::matches;
+use midge::wire::from_server::{self, Frame};
+
+/// How often a message for a queue group is passed on at most.
+const HOPS_MAX: u8 = 4;
+
+/// What a client asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    pub verbose: bool,
+    pub pedantic: bool,
+    pub echo: bool,
+    pub headers: bool,
+    pub no_responders: bool,
+    pub protocol: u8,
+}
+
+impl Wishes {
+    /// What holds without CONNECT.
+    pub const DEFAULT: Wishes = Wishes {
+        verbose: true,
+        pedantic: true,
+        echo: true,
+        headers: false,
+        no_responders: false,
+        protocol: 0,
+    };
+}
+
+/// An operation a client has written.
+#[derive(Clone, Debug)]
+pub enum Op {
+    Connect(Wishes),
+    Sub {
+        sid: String,
+        subject: Vec<u8>,
+        queue: Option<Vec<u8>>,
+    },
+    Unsub {
+        sid: String,
+        max: Option<u64>,
+    },
+    /// Number of the message.
+    Publish(usize),
+    Ping,
+    Pong,
+}
+
+/// A message that was written by a client, whether or not the server has read it.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub publisher: usize,
+    pub subject: Vec<u8>,
+    pub reply: Option<Vec<u8>>,
+    pub headers: Vec<u8>,
+    pub payload: Vec<u8>,
+}
+
+/// A subscription that holds.
+#[derive(Clone, Debug)]
+struct Sub {
+    uid: usize,
+    client: usize,
+    worker: usize,
+    sid: String,
+    subject: Vec<u8>,
+    queue: Option<Vec<u8>>,
+    max: Option<u64>,
+    delivered: u64,
+}
+
+/// What a subscription ever was, for frames that arrive late.
+struct Past {
+    subject: Vec<u8>,
+    queue: Option<Vec<u8>>,
+    /// Messages for its group that it could have been picked for, when they were published.
+    candidate_for: u64,
+    /// Deliveries received; of a queue group, those among these.
+    received: u64,
+    /// A bound on `received`, once UNSUB with a number was carried out.
+    received_max: Option<u64>,
+    /// The client knows that it has ended.
+    is_over: bool,
+    /// It may have ended.
+    has_left: bool,
+    /// Last message received from each publisher.
+    last: BTreeMap<usize, usize>,
+}
+
+/// The next thing a connection is to get.
+#[derive(Debug)]
+enum Expect {
+    Info,
+    Ok,
+    Pong,
+    Err(&'static str),
+    Copies {
+        message: usize,
+        sids: Vec<String>,
+        with_headers: bool,
+    },
+    /// 503, over one of these subscriptions; may be missing when it hung on who was closing.
+    NobodyListens {
+        message: usize,
+        sids: Vec<String>,
+        is_certain: bool,
+    },
+    /// Nothing: what comes after the next frame that does come is after the end of this one.
+    Ended(usize),
+}
+
+/// A message for a queue group: exactly one member gets it.
+struct GroupMessage {
+    is_received: bool,
+    /// Subscriptions that could get it when it was published.
+    members: Vec<usize>,
+}
+
+/// What is known of a client.
+pub struct Conn {
+    pub worker: usize,
+    pub wishes: Wishes,
+    is_connected: bool,
+    has_ponged: bool,
+    expected: VecDeque<Expect>,
+    sids: BTreeMap<String, usize>,
+    /// Marked to be closed, as far as the shell can see.
+    pub is_closing: bool,
+    /// Gone from its shard; what was written may still arrive.
+    pub is_gone: bool,
+    /// Bytes that one message put into its queue at most.
+    pub burst_bytes_max: usize,
+}
+
+/// Everything that should hold.
+#[derive(Default)]
+pub struct Model {
+    pub conns: Vec<Conn>,
+    pub messages: Vec<Message>,
+    subs: Vec<Sub>,
+    past: Vec<Past>,
+    groups: BTreeMap<(usize, Vec<u8>), GroupMessage>,
+    /// Plain records under way from one worker to another: message and whether it must come.
+    posted: BTreeMap<(usize, usize), VecDeque<(usize, bool)>>,
+    workers: usize,
+    /// Somebody else subscribes and publishes too.
+    pub has_noise: bool,
+    pub frames_checked: u64,
+    pub no_responders_seen: u64,
+    /// Queue messages that overtook an earlier one of the same publisher; see `on_queue_message`.
+    pub queue_reorders: u64,
+}
+
+impl Model {
+    pub fn new(workers: usize, has_noise: bool) -> Model {
+        Model {
+            workers,
+            has_noise,
+            ..Model::default()
+        }
+    }
+
+    /// A client has connected; its number is returned.
+    pub fn open(&mut self, worker: usize) -> usize {
+        self.conns.push(Conn {
+            worker,
+            wishes: Wishes::DEFAULT,
+            is_connected: false,
+            has_ponged: false,
+            expected: VecDeque::from([Expect::Info]),
+            sids: BTreeMap::new(),
+            is_closing: false,
+            is_gone: false,
+            burst_bytes_max: 2048,
+        });
+        self.conns.len() - 1
+    }
+
+    /// The shard has removed the connection, and its subscriptions with it.
+    pub fn removed(&mut self, client: usize) {
+        self.conns[client].is_gone = true;
+        for sub in self.subs.iter().filter(|sub| sub.client == client) {
+            self.past[sub.uid].has_left = true;
+        }
+        self.subs.retain(|sub| sub.client != client);
+    }
+
+    /// The shard has carried out an operation.
+    pub fn apply(&mut self, client: usize, op: &Op) {
+        let conn = &mut self.conns[client];
+        match op {
+            Op::Connect(wishes) => {
+                conn.wishes = *wishes;
+                let is_second = std::mem::replace(&mut conn.is_connected, true);
+                if is_second {
+                    self.end_where(|sub| sub.client == client);
+                }
+                self.acknowledge(client);
+            }
+            Op::Sub {
+                sid,
+                subject,
+                queue,
+            } => self.subscribe(client, sid, subject, queue.as_deref()),
+            Op::Unsub { sid, max } => {
+                self.unsubscribe(client, sid, *max);
+                self.acknowledge(client);
+            }
+            Op::Publish(message) => self.publish(client, *message),
+            Op::Ping => {
+                conn.expected.push_back(Expect::Pong);
+                if conn.is_connected && !conn.has_ponged {
+                    conn.has_ponged = true;
+                    if conn.wishes.protocol == 1 {
+                        conn.expected.push_back(Expect::Info);
+                    }
+                }
+            }
+            Op::Pong => {}
+        }
+    }
+
+    fn acknowledge(&mut self, client: usize) {
+        let conn = &mut self.conns[client];
+        if conn.wishes.verbose {
+            conn.expected.push_back(Expect::Ok);
+        }
+    }
+
+    fn subscribe(&mut self, client: usize, sid: &str, subject: &[u8], queue: Option<&[u8]>) {
+        let is_live = |sub: &Sub| sub.client == client && sub.sid == sid;
+        if self.subs.iter().any(is_live) {
+            return self.acknowledge(client);
+        }
+        if !midge::subject::is_valid_subscribe(subject) {
+            let invalid = Expect::Err(midge::wire::err_text::INVALID_SUBJECT);
+            return self.conns[client].expected.push_back(invalid);
+        }
+        let uid = self.past.len();
+        self.past.push(Past {
+            subject: subject.to_vec(),
+            queue: queue.map(<[u8]>::to_vec),
+            candidate_for: 0,
+            received: 0,
+            received_max: None,
+            is_over: false,
+            has_left: false,
+            last: BTreeMap::new(),
+        });
+        self.conns[client].sids.insert(sid.to_owned(), uid);
+        self.subs.push(Sub {
+            uid,
+            client,
+            worker: self.conns[client].worker,
+            sid: sid.to_owned(),
+            subject: subject.to_vec(),
+            queue: queue.map(<[u8]>::to_vec),
+            max: None,
+            delivered: 0,
+        });
+        self.acknowledge(client);
+    }
+
+    fn unsubscribe(&mut self, client: usize, sid: &str, max: Option<u64>) {
+        let is_it = |sub: &&mut Sub| sub.client == client && sub.sid == sid;
+        let Some(sub) = self.subs.iter_mut().find(is_it) else {
+            return;
+        };
+        let uid = sub.uid;
+        sub.max = max;
+        if sub.queue.is_some() {
+            // How many it has got is only known when they arrive; it may end at any time from now.
+            self.past[uid].has_left = true;
+            if let Some(max) = max {
+                let past = &mut self.past[uid];
+                // Those it had before count as well, and one that comes late ends it at once.
+                let bound = max.max(past.candidate_for);
+                past.received_max = Some(past.received_max.map_or(bound, |old| old.max(bound)));
+                return;
+            }
+        } else if max.is_some_and(|max| sub.delivered < max) {
+            return;
+        }
+        self.end_where(|sub| sub.uid == uid);
+    }
+
+    fn end_where(&mut self, ends: impl Fn(&Sub) -> bool) {
+        for sub in self.subs.iter().filter(|sub| ends(sub)) {
+            self.past[sub.uid].has_left = true;
+            let expected = &mut self.conns[sub.client].expected;
+            expected.push_back(Expect::Ended(sub.uid));
+        }
+        self.subs.retain(|sub| !ends(sub));
+    }
+
+    fn publish(&mut self, client: usize, id: usize) {
+        let message = self.messages[id].clone();
+        let conn = &mut self.conns[client];
+        let wishes = conn.wishes;
+        let own = conn.worker;
+        if wishes.pedantic && !midge::subject::is_valid_literal(&message.subject) {
+            let invalid = Expect::Err(midge::wire::err_text::INVALID_PUBLISH_SUBJECT);
+            conn.expected.push_back(invalid);
+        }
+        self.acknowledge(client);
+        // Whether somebody gets it for certain, and whether somebody may.
+        let (mut certain, mut possible) = (false, false);
+        for worker in (0..self.workers).filter(|&worker| worker != own) {
+            let wanted = |sub: &&Sub| {
+                sub.worker == worker
+                    && sub.queue.is_none()
+                    && matches(&sub.subject, &message.subject)
+            };
+            let mut here = self.subs.iter().filter(wanted).peekable();
+            if here.peek().is_some() {
+                let is_certain = here.any(|sub| !self.conns[sub.client].is_closing);
+                (certain, possible) = (certain || is_certain, true);
+                let posted = self.posted.entry((own, worker)).or_default();
+                posted.push_back((id, is_certain));
+            }
+        }
+        let (sure, maybe) = self.deliver(own, id);
+        (certain, possible) = (certain || sure, possible || maybe);
+        let (sure, maybe) = self.publish_to_groups(client, id);
+        (certain, possible) = (certain || sure, possible || maybe);
+        if wishes.no_responders && message.reply.is_some() && !certain {
+            self.expect_no_responders(client, id, !possible && !self.has_noise);
+        }
+    }
+
+    /// Delivers to the plain subscriptions of one worker: whether anybody gets it, and may get it.
+    fn deliver(&mut self, worker: usize, id: usize) -> (bool, bool) {
+        let message = &self.messages[id];
+        let (mut certain, mut possible) = (false, false);
+        let mut used_up = Vec::new();
+        let mut copies: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for sub in &mut self.subs {
+            let is_wanted = sub.worker == worker
+                && sub.queue.is_none()
+                && matches(&sub.subject, &message.subject);
+            let conn = &self.conns[sub.client];
+            if !is_wanted || (sub.client == message.publisher && !conn.wishes.echo) {
+                continue;
+            }
+            possible = true;
+            copies.entry(sub.client).or_default().push(sub.sid.clone());
+            if conn.is_closing {
+                continue;
+            }
+            certain = true;
+            sub.delivered += 1;
+            if sub.max.is_some_and(|max| sub.delivered >= max) {
+                used_up.push(sub.uid);
+            }
+        }
+        let frame_bytes = message.payload.len() + message.headers.len() + 512;
+        for (client, sids) in copies {
+            let conn = &mut self.conns[client];
+            conn.burst_bytes_max = conn.burst_bytes_max.max(sids.len() * frame_bytes);
+            conn.expected.push_back(Expect::Copies {
+                message: id,
+                sids,
+                with_headers: conn.wishes.headers,
+            });
+        }
+        if !used_up.is_empty() {
+            self.end_where(|sub| used_up.contains(&sub.uid));
+        }
+        (certain, possible)
+    }
+
+    fn publish_to_groups(&mut self, client: usize, id: usize) -> (bool, bool) {
+        let message = &self.messages[id];
+        let (mut certain, mut possible) = (false, false);
+        for sub in &self.subs {
+            let Some(queue) = &sub.queue else { continue };
+            if !matches(&sub.subject, &message.subject) {
+                continue;
+            }
+            let conn = &mut self.conns[sub.client];
+            if sub.client == client && !conn.wishes.echo {
+                continue;
+            }
+            let frame_bytes = message.payload.len() + message.headers.len() + 512;
+            conn.burst_bytes_max = conn.burst_bytes_max.max(frame_bytes * 4);
+            possible = true;
+            // A member that was told to leave after some messages may have left.
+            certain |= !conn.is_closing && sub.max.is_none();
+            let group = self.groups.entry((id, queue.clone()));
+            let group = group.or_insert_with(|| GroupMessage {
+                is_received: false,
+                members: Vec::new(),
+            });
+            group.members.push(sub.uid);
+            self.past[sub.uid].candidate_for += 1;
+        }
+        (certain, possible)
+    }
+
+    fn expect_no_responders(&mut self, client: usize, id: usize, is_certain: bool) {
+        let Some(reply) = self.messages[id].reply.clone() else {
+            return;
+        };
+        let is_own = |sub: &&Sub| {
+            sub.client == client && sub.queue.is_none() && matches(&sub.subject, &reply)
+        };
+        let own = self.subs.iter().filter(is_own);
+        let sids: Vec<String> = own.map(|sub| sub.sid.clone()).collect();
+        if !sids.is_empty() {
+            let expected = &mut self.conns[client].expected;
+            expected.push_back(Expect::NobodyListens {
+                message: id,
+                sids,
+                is_certain,
+            });
+        }
+    }
+
+    /// Worker `to` has worked off a plain record of worker `from`.
+    pub fn plain_mail(&mut self, from: usize, to: usize, subject: &[u8], body: &[u8]) {
+        let posted = self.posted.entry((from, to)).or_default();
+        loop {
+            let Some(&(id, is_certain)) = posted.front() else {
+                assert!(
+                    self.has_noise,
+                    "mail nobody expected: {}",
+                    subject.escape_ascii()
+                );
+                break;
+            };
+            let message = &self.messages[id];
+            let is_same = message.subject == subject
+                && body.strip_prefix(&message.headers[..]) == Some(&message.payload[..]);
+            if is_same {
+                posted.pop_front();
+                self.deliver(to, id);
+                return;
+            }
+            if is_certain && self.has_noise {
+                break;
+            }
+            assert!(
+                !is_certain,
+                "message {id} was not posted from worker {from} to {to}; instead {} {}",
+                subject.escape_ascii(),
+                body[..body.len().min(60)].escape_ascii()
+            );
+            posted.pop_front();
+        }
+        // Only somebody unknown was interested when it was published; others may be by now.
+        if let Some(id) = self.id_in(body) {
+            self.deliver(to, id);
+        }
+    }
+
+    /// Whether a message for a member of a queue group may be dropped: nobody of the group is there
+    /// for certain, or it has been passed on too often.
+    pub fn may_drop(&self, subject: &[u8], queue: &[u8], hops: u8) -> bool {
+        let is_there = |sub: &Sub| {
+            let conn = &self.conns[sub.client];
+            sub.queue.as_deref() == Some(queue)
+                && matches(&sub.subject, subject)
+                && !conn.is_closing
+                && conn.wishes.echo
+                && sub.max.is_none()
+        };
+        hops >= HOPS_MAX || !self.subs.iter().any(is_there)
+    }
+
+    /// The server is about to go, and says so to those who understand it.
+    pub fn lame_duck(&mut self, worker: usize) {
+        for conn in &mut self.conns {
+            let is_told = conn.wishes.protocol == 1 && conn.has_ponged && !conn.is_gone;
+            if conn.worker == worker && is_told {
+                conn.expected.push_back(Expect::Info);
+            }
+        }
+    }
+
+    /// The message whose number a body begins with, or has behind its header block.
+    fn id_in(&self, body: &[u8]) -> Option<usize> {
+        let start = match body.starts_with(b"NATS/1.0") {
+            true => memchr::memmem::find(body, b"\r\n\r\n")? + 4,
+            false => 0,
+        };
+        let payload = &body[start..];
+        let digits = payload.iter().take_while(|byte| byte.is_ascii_digit());
+        let id: usize = std::str::from_utf8(&payload[..digits.count()])
+            .ok()?
+            .parse()
+            .ok()?;
+        (self.messages.get(id)?.payload == payload).then_some(id)
+    }
+
+    /// Everybody that mail was posted to must have got it by now.
+    pub fn check_all_mail_came(&self) {
+        for ((from, to), posted) in &self.posted {
+            let missing = posted.iter().find(|(_, is_certain)| *is_certain);
+            assert!(
+                missing.is_none(),
+                "mail {missing:?} from {from} to {to} never came"
+            );
+        }
+    }
+
+    /// A client has got a frame other than PING.
+    pub fn received(&mut self, client: usize, frame: &Frame<'_>) {
+        self.frames_checked += 1;
+        if let Frame::Message(message) = frame {
+            let sid = std::str::from_utf8(message.sid).expect("sids are numbers");
+            let conn = &self.conns[client];
+            let uid = *conn
+                .sids
+                .get(sid)
+                .unwrap_or_else(|| panic!("{client}: sid {sid}?"));
+            let is_answer = message.headers.starts_with(b"NATS/1.0 503");
+            if self.past[uid].queue.is_some() && !is_answer {
+                return self.on_queue_message(client, uid, message);
+            }
+            assert!(
+                !self.past[uid].is_over,
+                "{client}: message for {sid}, which has ended"
+            );
+            self.past[uid].received += 1;
+        }
+        let mut ended = Vec::new();
+        loop {
+            let conn = &mut self.conns[client];
+            let front = conn.expected.front_mut();
+            let Some(front) = front else {
+                panic!("client {client}: unexpected {frame:?}");
+            };
+            if let Expect::Ended(uid) = front {
+                ended.push(*uid);
+                conn.expected.pop_front();
+                continue;
+            }
+            let is_skippable = matches!(front, Expect::NobodyListens { is_certain: false, .. })
+                // A closing connection may have refused what the model thinks it got.
+                || (conn.is_closing && matches!(front, Expect::Copies { .. }));
+            match fits(front, frame, &self.messages) {
+                Fit::Whole => {
+                    if matches!(front, Expect::NobodyListens { .. }) {
+                        self.no_responders_seen += 1;
+                    }
+                    conn.expected.pop_front();
+                    break;
+                }
+                Fit::Part => break,
+                Fit::No if is_skippable => {
+                    conn.expected.pop_front();
+                }
+                Fit::No if conn.is_closing && matches!(frame, Frame::Err(_)) => break,
+                Fit::No => panic!("client {client}: got {frame:?}, expected {front:?}"),
+            }
+        }
+        for uid in ended {
+            self.past[uid].is_over = true;
+        }
+    }
+
+    /// A message for a member of a queue group: nobody else may have got it, and it was for them.
+    fn on_queue_message(&mut self, client: usize, uid: usize, got: &from_server::Message<'_>) {
+        let past = &mut self.past[uid];
+        let queue = past.queue.clone().unwrap_or_default();
+        let body = got.payload;
+        let digits = body.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let id: usize = std::str::from_utf8(&body[..digits])
+            .ok()
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or_else(|| panic!("client {client}: no number in {got:?}"));
+        let message = &self.messages[id];
+        assert!(
+            !past.is_over,
+            "client {client}: {id} for a subscription that has ended"
+        );
+        assert!(
+            matches(&past.subject, got.subject),
+            "client {client}: {id} is not for it"
+        );
+        check_content(got, message);
+        let group = self.groups.get_mut(&(id, queue.clone()));
+        let group = group.unwrap_or_else(|| panic!("{id} was for no member of this group"));
+        past.received += u64::from(group.members.contains(&uid));
+        let bound = past.received_max.unwrap_or(u64::MAX);
+        assert!(
+            past.received <= bound,
+            "client {client}: more than the {bound} asked for"
+        );
+        assert!(
+            !group.is_received,
+            "message {id} reached two members of a group"
+        );
+        group.is_received = true;
+        let last = past.last.insert(message.publisher, id);
+        if let Some(last) = last.filter(|&last| last > id) {
+            // One of the two went a longer way, since the member picked first had left.
+            let groups = [id, last].map(|id| &self.groups[&(id, queue.clone())].members);
+            let mut members = groups.into_iter().flatten();
+            let has_detour = members.any(|&member| self.past[member].has_left);
+            assert!(has_detour, "client {client}: {id} came after {last}");
+            self.queue_reorders += 1;
+        }
+    }
+
+    /// Everything a connection that stays should have got has come.
+    pub fn check_complete(&self, client: usize) {
+        let mut rest = self.conns[client].expected.iter().filter(|expect| {
+            !matches!(
+                expect,
+                Expect::Ended(_)
+                    | Expect::NobodyListens {
+                        is_certain: false,
+                        ..
+                    }
+            )
+        });
+        if let Some(first) = rest.next() {
+            panic!(
+                "client {client} never got {first:?} and {} more",
+                rest.count()
+            );
+        }
+    }
+
+    /// Every message for a queue group reached a member, unless a member left meanwhile. Returns
+    /// how many did not although no member's connection was closed: what `queue_drops` may count.
+    pub fn check_groups(&self) -> usize {
+        let mut dropped = 0;
+        let gone: BTreeSet<usize> = self
+            .conns
+            .iter()
+            .filter(|conn| conn.is_gone || conn.is_closing)
+            .flat_map(|conn| conn.sids.values().copied())
+            .collect();
+        for ((id, queue), group) in self.groups.iter().filter(|(_, group)| !group.is_received) {
+            let has_left = group.members.iter().any(|&uid| self.past[uid].has_left);
+            assert!(
+                has_left,
+                "message {id} for group {} reached none of {:?}",
+                queue.escape_ascii(),
+                group.members
+            );
+            dropped += usize::from(!group.members.iter().any(|uid| gone.contains(uid)));
+        }
+        dropped
+    }
+
+    /// Subscriptions that hold.
+    pub fn sub_count(&self) -> usize {
+        self.subs.len()
+    }
+}
+
+enum Fit {
+    Whole,
+    Part,
+    No,
+}
+
+fn fits(expect: &mut Expect, frame: &Frame<'_>, messages: &[Message]) -> Fit {
+    let is_fit = match (expect, frame) {
+        (Expect::Info, Frame::Info(json)) => {
+            serde_json::from_slice::<serde_json::Value>(json).is_ok()
+        }
+        (Expect::Ok, Frame::Ok) | (Expect::Pong, Frame::Pong) => true,
+        (Expect::Err(text), Frame::Err(got)) => text.as_bytes() == *got,
+        (
+            Expect::Copies {
+                message,
+                sids,
+                with_headers,
+            },
+            Frame::Message(got),
+        ) => {
+            let Some(at) = sids.iter().position(|sid| sid.as_bytes() == got.sid) else {
+                return Fit::No;
+            };
+            if !has_content(got, &messages[*message], *with_headers) {
+                return Fit::No;
+            }
+            sids.swap_remove(at);
+            if !sids.is_empty() {
+                return Fit::Part;
+            }
+            true
+        }
+        (Expect::NobodyListens { message, sids, .. }, Frame::Message(got)) => {
+            let message = &messages[*message];
+            let subject = &message.subject;
+            let headers = [b"NATS/1.0 503\r\nNats-Subject: ", &subject[..], b"\r\n\r\n"].concat();
+            sids.iter().any(|sid| sid.as_bytes() == got.sid)
+                && Some(got.subject) == message.reply.as_deref()
+                && got.headers == headers
+                && got.payload.is_empty()
+        }
+        _ => false,
+    };
+    if is_fit { Fit::Whole } else { Fit::No }
+}
+
+fn has_content(got: &from_server::Message<'_>, message: &Message, with_headers: bool) -> bool {
+    let headers: &[u8] = if with_headers { &message.headers } else { b"" };
+    got.subject == message.subject
+        && got.reply == message.reply.as_deref()
+        && got.headers == headers
+        && got.payload == message.payload
+}
+
+/// With or without its header block, since the wishes may have changed meanwhile.
+fn check_content(got: &from_server::Message<'_>, message: &Message) {
+    let with_headers = !got.headers.is_empty();
+    assert!(
+        has_content(got, message, with_headers),
+        "got {got:?} instead of a message to {}",
+        message.subject.escape_ascii()
+    );
+}
