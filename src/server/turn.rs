@@ -87,7 +87,7 @@ impl Worker {
         self.letters.extend(new);
         while let Some(letter) = self.letters.pop_front() {
             match letter {
-                Letter::Mail(bytes) => self.read_mail(&bytes),
+                Letter::Mail(bytes) => self.read_mail(bytes),
                 Letter::Adopt(stream, peer) => self.take_in(stream, peer, true),
                 Letter::LameDuck => {
                     self.phase = Phase::LameDuck;
@@ -120,14 +120,14 @@ impl Worker {
         }
         for letter in self.staff.mailboxes[self.index].take() {
             match letter {
-                Letter::Mail(bytes) => self.read_mail(&bytes),
+                Letter::Mail(bytes) => self.read_mail(bytes),
                 other => self.letters.push_back(other),
             }
         }
     }
 
     /// Works through mail, flushing as often as the shard asks for it.
-    fn read_mail(&mut self, bytes: &[u8]) {
+    fn read_mail(&mut self, bytes: Vec<u8>) {
         let mut at = 0;
         while at < bytes.len() {
             at += self.shard.on_mail(&bytes[at..], self.now);
@@ -135,6 +135,7 @@ impl Worker {
                 self.flush();
             }
         }
+        self.staff.mailboxes[self.index].give_back(bytes);
     }
 
     fn take_events(&mut self) {
@@ -295,7 +296,8 @@ impl Worker {
             let worker = WorkerId(index as u16);
             let mailbox = &self.staff.mailboxes[index];
             if self.shard.outbox_bytes(worker) > 0 {
-                mailbox.post(Letter::Mail(self.shard.take_outbox(worker)));
+                let spare = mailbox.post_mail(self.shard.take_outbox(worker));
+                self.shard.refill_outbox(worker, spare);
             }
             self.shard
                 .set_congested(worker, mailbox.mail_bytes() > MAIL_BYTES_MAX);

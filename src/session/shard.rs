@@ -175,6 +175,11 @@ impl<S> Shard<S> {
         self.local.conns.iter().map(|(slot, _)| slot as u32)
     }
 
+    /// Gives an empty buffer for records to another worker.
+    pub fn refill_outbox(&mut self, worker: WorkerId, bytes: Vec<u8>) {
+        self.outboxes[worker.0 as usize].refill(bytes);
+    }
+
     /// Counts so far.
     pub fn counters(&self) -> Counters {
         self.local.counters
