@@ -13,6 +13,10 @@ use crate::wire::encode;
 use crate::wire::err_text;
 use crate::wire::parse::Publish;
 
+/// Receivers up to which their subscriptions are fetched before the first is served; with more, the
+/// processor finds enough to do by itself.
+const WARM_UP_MAX: usize = 8;
+
 /// How often a message for a queue group is passed on because the member picked on another worker
 /// had gone: each hop finds another worker's view of the group, and two views are enough in
 /// practice.
@@ -117,6 +121,9 @@ impl<S> Shard<S> {
             let (same, others) = rest.split_at(run);
             rest = others;
             if owner == own {
+                if matches!(same.len(), 2..=WARM_UP_MAX) {
+                    self.local.subs.warm_up(same);
+                }
                 for &target in same {
                     is_delivered |= self.local.deliver(target, &mut message);
                 }
