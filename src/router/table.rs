@@ -151,6 +151,14 @@ impl Table {
         self.main.bytes() + self.overflow.bytes()
     }
 
+    /// Reads the place of a hash, so that the processor has it when it is needed a little later.
+    #[inline]
+    pub fn warm_up(&self, hash: u64) {
+        if self.len > 0 {
+            std::hint::black_box(self.main.get(self.home(hash)).next);
+        }
+    }
+
     /// The handle with this hash that `is_it` accepts.
     #[inline]
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
