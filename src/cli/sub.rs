@@ -77,8 +77,10 @@ pub fn run(flags: &Parsed) -> Result<(), Failure> {
     result?;
     if interrupt.is_stopping() {
         say(format_args!(
-            "received {} messages with {} bytes of payload",
-            job.printed_count, job.payload_bytes
+            "received {} message{} with {} bytes of payload",
+            job.printed_count,
+            if job.printed_count == 1 { "" } else { "s" },
+            job.payload_bytes
         ));
     }
     Ok(())

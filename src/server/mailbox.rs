@@ -61,18 +61,20 @@ impl Mailbox {
 
     /// Puts a letter in and wakes the owner if it sleeps.
     pub fn post(&self, letter: Letter) {
+        let mut contents = self.lock();
         if let Letter::Mail(bytes) = &letter {
-            self.mail_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+            self.mail_bytes.fetch_add(bytes.len(), Ordering::Release);
         }
-        self.lock().letters.push_back(letter);
+        contents.letters.push_back(letter);
+        drop(contents);
         self.wake();
     }
 
     /// Puts mail in, wakes the owner if it sleeps, and returns an empty buffer to write more: the
     /// owner gives back what it has read, so that buffers go to and fro and are not made anew.
     pub fn post_mail(&self, bytes: Vec<u8>) -> Vec<u8> {
-        self.mail_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
         let mut contents = self.lock();
+        self.mail_bytes.fetch_add(bytes.len(), Ordering::Release);
         contents.letters.push_back(Letter::Mail(bytes));
         let spare = contents.spare.pop();
         drop(contents);
@@ -101,17 +103,16 @@ impl Mailbox {
 
     /// Bytes of mail not taken yet.
     pub fn mail_bytes(&self) -> usize {
-        self.mail_bytes.load(Ordering::Relaxed)
+        self.mail_bytes.load(Ordering::Acquire)
     }
 
     /// Takes everything out, and declares the owner awake.
     pub fn take(&self) -> VecDeque<Letter> {
         self.is_awake.store(true, Ordering::SeqCst);
-        let letters = std::mem::take(&mut self.lock().letters);
-        if !letters.is_empty() {
-            self.mail_bytes.store(0, Ordering::Relaxed);
-        }
-        letters
+        let mut contents = self.lock();
+        // Counted under the lock, so that the count is never less than what waits.
+        self.mail_bytes.store(0, Ordering::Release);
+        std::mem::take(&mut contents.letters)
     }
 
     /// Declares the owner asleep; `false` if there is a letter after all, so that it must not sleep.

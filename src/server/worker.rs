@@ -169,6 +169,8 @@ impl Worker {
 
     /// Finds the worker for an accepted connection.
     fn place(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // A listener of both families shows IPv4 peers as ::ffff:a.b.c.d.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let max = self.shared.options.connections_max;
         match self.staff.loads.place(self.index, max) {
             Some(index) if index == self.index => self.take_in(stream, peer, true),

@@ -155,7 +155,7 @@ fn split_both_ways(bytes: &[u8]) {
 
 /// CONNECT: what is accepted is a JSON object, and reads the same again.
 pub fn connect(data: &[u8]) {
-    let Some(connect) = Connect::parse(data) else {
+    let Some(connect) = Connect::parse(data, Connect::default()) else {
         return;
     };
     let text = String::from_utf8_lossy(data);
@@ -173,7 +173,7 @@ pub fn connect(data: &[u8]) {
     if names.windows(2).any(|pair| pair[0] == pair[1]) || has_twice(&text, object.len()) {
         return;
     }
-    let again = Connect::parse(value.to_string().as_bytes());
+    let again = Connect::parse(value.to_string().as_bytes(), Connect::default());
     assert_eq!(again, Some(connect), "{text}");
 }
 
