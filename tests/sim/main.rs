@@ -12,8 +12,10 @@
 
 mod client;
 mod model;
+mod pressure;
 mod rng;
 mod shell;
+mod stage;
 mod timers;
 mod world;
 

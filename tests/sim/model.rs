@@ -123,6 +123,8 @@ struct GroupMessage {
     is_received: bool,
     /// Subscriptions that could get it when it was published.
     members: Vec<usize>,
+    /// Whether one of them could for certain.
+    is_certain: bool,
 }
 
 /// What is known of a client.
@@ -133,6 +135,8 @@ pub struct Conn {
     has_ponged: bool,
     expected: VecDeque<Expect>,
     sids: BTreeMap<String, usize>,
+    /// Subscriptions it ever had.
+    all_subs: Vec<usize>,
     /// Marked to be closed, as far as the shell can see.
     pub is_closing: bool,
     /// Gone from its shard; what was written may still arrive.
@@ -178,6 +182,7 @@ impl Model {
             has_ponged: false,
             expected: VecDeque::from([Expect::Info]),
             sids: BTreeMap::new(),
+            all_subs: Vec::new(),
             is_closing: false,
             is_gone: false,
             burst_bytes_max: 2048,
@@ -257,6 +262,7 @@ impl Model {
             last: BTreeMap::new(),
         });
         self.conns[client].sids.insert(sid.to_owned(), uid);
+        self.conns[client].all_subs.push(uid);
         self.subs.push(Sub {
             uid,
             client,
@@ -394,12 +400,15 @@ impl Model {
             conn.burst_bytes_max = conn.burst_bytes_max.max(frame_bytes * 4);
             possible = true;
             // A member that was told to leave after some messages may have left.
-            certain |= !conn.is_closing && sub.max.is_none();
+            let is_certain = !conn.is_closing && sub.max.is_none();
+            certain |= is_certain;
             let group = self.groups.entry((id, queue.clone()));
             let group = group.or_insert_with(|| GroupMessage {
                 is_received: false,
                 members: Vec::new(),
+                is_certain: false,
             });
+            group.is_certain |= is_certain;
             group.members.push(sub.uid);
             self.past[sub.uid].candidate_for += 1;
         }
@@ -632,16 +641,20 @@ impl Model {
         }
     }
 
-    /// Every message for a queue group reached a member, unless a member left meanwhile. Returns
-    /// how many did not although no member's connection was closed: what `queue_drops` may count.
-    pub fn check_groups(&self) -> usize {
-        let mut dropped = 0;
-        let gone: BTreeSet<usize> = self
+    /// Subscriptions of connections that have gone: what was sent to them may be lost.
+    pub fn gone(&self) -> BTreeSet<usize> {
+        let gone = self
             .conns
             .iter()
-            .filter(|conn| conn.is_gone || conn.is_closing)
-            .flat_map(|conn| conn.sids.values().copied())
-            .collect();
+            .filter(|conn| conn.is_gone || conn.is_closing);
+        gone.flat_map(|conn| conn.all_subs.iter().copied())
+            .collect()
+    }
+
+    /// Every message for a queue group reached a member, unless a member left meanwhile. Returns
+    /// how many did not although no member's connection had gone: what `queue_drops` counts.
+    pub fn check_groups(&self, gone: &BTreeSet<usize>) -> usize {
+        let mut dropped = 0;
         for ((id, queue), group) in self.groups.iter().filter(|(_, group)| !group.is_received) {
             let has_left = group.members.iter().any(|&uid| self.past[uid].has_left);
             assert!(
@@ -650,7 +663,14 @@ impl Model {
                 queue.escape_ascii(),
                 group.members
             );
-            dropped += usize::from(!group.members.iter().any(|uid| gone.contains(uid)));
+            // Those who joined later may have got it as well, and gone with it.
+            let subject = &self.messages[*id].subject;
+            let is_member = |uid: &&usize| {
+                let past = &self.past[**uid];
+                past.queue.as_ref() == Some(queue) && matches(&past.subject, subject)
+            };
+            let is_lost = group.is_certain && !gone.iter().any(|uid| is_member(&uid));
+            dropped += usize::from(is_lost);
         }
         dropped
     }

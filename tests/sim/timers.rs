@@ -3,138 +3,12 @@
 
 use std::sync::Arc;
 
-use midge::clock::Millis;
 use midge::config::Options;
 use midge::config::options::Credentials;
 use midge::error::CloseReason;
 use midge::limits::FIRST_PING_MS;
-use midge::session::outbound::Outbound;
 
-use crate::rng::Rng;
-use crate::shell::{Io, Observer, Staff, shared};
-
-/// Remembers who was closed and when.
-#[derive(Default)]
-struct Ends {
-    now: u64,
-    ends: Vec<(usize, CloseReason, u64)>,
-    /// What had been sent to a client when it was closed.
-    last_bytes: Vec<u8>,
-}
-
-impl Observer for Ends {
-    fn closing(&mut self, _: &[usize]) {}
-
-    fn consumed(&mut self, _: usize, _: usize) {}
-
-    fn plain_mail(&mut self, _: usize, _: usize, _: &[u8], _: &[u8]) {}
-
-    fn may_drop(&self, _: &[u8], _: &[u8], _: u8) -> bool {
-        false
-    }
-
-    fn removed(&mut self, client: usize, reason: Option<CloseReason>, io: Io, _: Outbound) {
-        let reason = reason.expect("removed for a reason");
-        self.ends.push((client, reason, self.now));
-        self.last_bytes = io.outgoing.into_iter().collect();
-    }
-
-    fn pending_bytes_bound(&self, _: usize) -> usize {
-        usize::MAX
-    }
-}
-
-/// One worker, its clients by number, and the time.
-struct Stage {
-    staff: Staff,
-    rng: Rng,
-    seen: Ends,
-    slots: Vec<u32>,
-    seed: u64,
-}
-
-impl Stage {
-    fn new(seed: u64, options: Options) -> Stage {
-        let mut rng = Rng::new(seed);
-        Stage {
-            staff: Staff::new(1, shared(options, false), &mut rng, usize::MAX),
-            rng,
-            seen: Ends::default(),
-            slots: Vec::new(),
-            seed,
-        }
-    }
-
-    fn open(&mut self, capacity: usize) -> usize {
-        let client = self.slots.len();
-        let now = self.staff.now;
-        let io = Io::new(client, capacity);
-        let shard = &mut self.staff.workers[0].shard;
-        self.slots.push(shard.open(io, None, now));
-        client
-    }
-
-    fn io(&mut self, client: usize) -> Option<&mut Io> {
-        let slot = self.slots[client];
-        let conn = self.staff.workers[0].shard.conn_mut(slot)?;
-        (conn.io.client == client).then_some(&mut conn.io)
-    }
-
-    fn send(&mut self, client: usize, bytes: &[u8]) {
-        let io = self.io(client).expect("still there");
-        io.incoming.extend(bytes);
-        self.turns();
-    }
-
-    /// What the kernel holds for a client, which reads all of it.
-    fn read(&mut self, client: usize) -> String {
-        let io = self.io(client).expect("still there");
-        let bytes: Vec<u8> = io.outgoing.drain(..).collect();
-        String::from_utf8(bytes).expect("text")
-    }
-
-    /// Enough turns for everything that is due, whatever readiness comes late.
-    fn turns(&mut self) {
-        for _ in 0..40 {
-            self.staff.turn(0, &mut self.rng, &mut self.seen);
-        }
-    }
-
-    /// Lets time pass as an idle worker does: it wakes for timers only.
-    fn wait_until(&mut self, until: u64) {
-        loop {
-            let next = self.staff.workers[0].shard.next_timer();
-            let wake = next.map_or(until, |at| at.0.min(until));
-            self.set_time(wake.max(self.staff.now.0));
-            self.turns();
-            if self.staff.now.0 >= until {
-                return;
-            }
-        }
-    }
-
-    fn set_time(&mut self, ms: u64) {
-        self.staff.now = Millis(ms);
-        self.seen.now = ms;
-    }
-
-    fn wait(&mut self, ms: u64) {
-        self.wait_until(self.staff.now.0 + ms);
-    }
-
-    fn end_of(&self, client: usize) -> Option<(CloseReason, u64)> {
-        let mut ends = self.seen.ends.iter();
-        let end = ends.find(|(who, ..)| *who == client);
-        end.map(|&(_, reason, at)| (reason, at))
-    }
-}
-
-/// Runs a scene under several seeds, which differ in what the kernel takes when.
-fn with_seeds(scene: impl Fn(u64)) {
-    for seed in 1..=20 {
-        scene(seed);
-    }
-}
+use crate::stage::{Stage, with_seeds};
 
 fn options() -> Options {
     Options {
@@ -264,15 +138,8 @@ fn stage_with_reader(seed: u64, deadline_ms: u64) -> (Stage, usize, usize) {
     );
     stage.read(reader);
     stage.send(writer, b"CONNECT {\"verbose\":false}\r\n");
-    publish(&mut stage, writer, 50_000);
+    stage.publish(writer, 50_000);
     (stage, reader, writer)
-}
-
-fn publish(stage: &mut Stage, writer: usize, bytes: usize) {
-    let mut frame = format!("PUB foo {bytes}\r\n").into_bytes();
-    frame.resize(frame.len() + bytes, b'x');
-    frame.extend_from_slice(b"\r\n");
-    stage.send(writer, &frame);
 }
 
 #[test]
@@ -298,14 +165,14 @@ fn bytes_that_are_not_taken_in_time_end_the_connection() {
 fn whoever_takes_a_batch_in_time_has_the_whole_time_for_the_next() {
     with_seeds(|seed| {
         let (mut stage, reader, writer) = stage_with_reader(seed, 10_000);
-        publish(&mut stage, writer, 150_000);
+        stage.publish(writer, 150_000);
         let almost = stage.staff.now.0 + 9_900;
         stage.set_time(almost);
         stage.io(reader).expect("still there").capacity = 60_000;
         stage.read(reader);
         stage.turns();
-        let conn = stage.staff.workers[0].shard.conn(stage.slots[reader]);
-        let pending = conn.expect("still there").out.pending_bytes();
+        let conn = stage.conn(reader);
+        let pending = conn.out.pending_bytes();
         assert!(pending > 0, "some is still to be taken");
         stage.wait(9_000);
         assert_eq!(stage.end_of(reader), None, "seed {}", stage.seed);
@@ -325,7 +192,7 @@ fn timers_of_a_connection_do_not_touch_its_successor() {
         ));
         let next = stage.open(10_000);
         assert_eq!(
-            stage.slots[next], stage.slots[reader],
+            stage.places[next], stage.places[reader],
             "the slot is used again"
         );
         stage.send(next, b"CONNECT {\"verbose\":false}\r\nPING\r\n");

@@ -202,6 +202,7 @@ impl World {
         }
         self.come_to_rest();
         self.check_rest();
+        let gone = self.side.model.gone();
         self.close_all();
         let counters = self
             .staff
@@ -221,7 +222,7 @@ impl World {
             outcome.slow_consumers += counters.slow_consumers;
             outcome.queue_drops += counters.queue_drops;
         }
-        let dropped = self.side.model.check_groups() as u64;
+        let dropped = self.side.model.check_groups(&gone) as u64;
         assert!(
             dropped <= outcome.queue_drops,
             "{dropped} queue messages are missing, {} were counted as dropped",
