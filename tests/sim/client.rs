@@ -336,9 +336,9 @@ fn line(rng: &mut Rng, verb: &str, args: &[&str]) -> Vec<u8> {
         let _ = write!(text, "{blank}{arg}");
     }
     if verb != "CONNECT" {
-        text.push_str(*rng.pick::<&str>(&["", " ", "\t"]));
+        text.push_str(rng.pick::<&str>(&["", " ", "\t"]));
     }
-    text.push_str(*rng.pick::<&str>(&["\n", "\r\n"]));
+    text.push_str(rng.pick::<&str>(&["\n", "\r\n"]));
     text.into_bytes()
 }
 
