@@ -233,6 +233,7 @@ impl<S> Shard<S> {
                     member: Some((target, queue)),
                     hops,
                 } => {
+                    let from = from.filter(|from| !self.has_gone(from));
                     self.deliver_to_member(&publish, from, target, queue, hops);
                 }
                 Mail::Stall(producer) => self.stall(producer, STALL_MS_MAX),
@@ -240,6 +241,14 @@ impl<S> Shard<S> {
             }
         }
         at
+    }
+
+    /// Whether a producer of this worker is no longer here; its slot may be somebody else's.
+    fn has_gone(&self, producer: &Producer) -> bool {
+        producer.worker == self.worker
+            && self
+                .conn(producer.slot)
+                .is_none_or(|conn| conn.id() != producer.conn)
     }
 
     /// Delivers to the plain subscriptions of this worker only.

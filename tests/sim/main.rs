@@ -13,6 +13,7 @@
 mod client;
 mod model;
 mod pressure;
+mod queue;
 mod rng;
 mod shell;
 mod stage;
