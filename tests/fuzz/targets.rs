@@ -16,7 +16,7 @@ use midge::session::mail;
 use midge::session::shard::{Shard, Shared};
 use midge::subject;
 use midge::wire::connect::Connect;
-use midge::wire::from_server::{MESSAGE_BYTES_MAX, ParseError, Parser};
+use midge::wire::from_server::{Frame, MESSAGE_BYTES_MAX, Message, ParseError, Parser};
 use midge::wire::info::ServerInfo;
 use midge::wire::line;
 
@@ -49,14 +49,17 @@ fn pieces(seed: u64, bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// What a server answers to the bytes of one client, handed over in pieces, and how it ends.
-fn answers<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<&'static str>) {
+fn answers<'a>(
+    router: &Arc<Router>,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> (Vec<u8>, Option<&'static str>) {
     let options = Options {
         control_line_bytes_max: 200,
         payload_bytes_max: Some(3000),
         ..Options::default()
     };
     let shared = Arc::new(Shared {
-        router: Arc::new(Router::new()),
+        router: Arc::clone(router),
         log: Logger::callback(Box::new(|_, _| {})),
         info: ServerInfo {
             server_id: "NFUZZ".into(),
@@ -110,8 +113,10 @@ fn flush(shard: &mut Shard<Vec<u8>>, slot: u32, now: Millis) {
 /// send, and both ways of splitting a line agree.
 pub fn parser(data: &[u8]) {
     let (seed, bytes) = split_off_seed(data);
-    let whole = answers(std::iter::once(bytes));
-    let cut = answers(pieces(seed, bytes));
+    // One router, since the order of queue groups follows from its hashes, and picks from that.
+    let router = Arc::new(Router::new());
+    let whole = answers(&router, std::iter::once(bytes));
+    let cut = answers(&router, pieces(seed, bytes));
     assert_eq!(
         whole.1,
         cut.1,
@@ -119,8 +124,15 @@ pub fn parser(data: &[u8]) {
         bytes.escape_ascii()
     );
     // Frames, not bytes: a size written `005` behind unusual blanks may come out as `5`.
-    let whole = frames(std::iter::once(&whole.0[..]));
-    let cut = frames(std::iter::once(&cut.0[..]));
+    let mut whole = frames(std::iter::once(&whole.0[..]));
+    let mut cut = frames(std::iter::once(&cut.0[..]));
+    // The copies of one message have no order.
+    for read in [&mut whole, &mut cut] {
+        let is_copy = |a: &String, b: &String| {
+            a.starts_with("Message") && a.split("; sid ").next() == b.split("; sid ").next()
+        };
+        read.frames.chunk_by_mut(is_copy).for_each(<[String]>::sort);
+    }
     assert_eq!(whole, cut, "{}", bytes.escape_ascii());
     assert_eq!(
         (whole.error, whole.left),
@@ -210,7 +222,17 @@ fn frames<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Read {
             match parser.parse(&held[at..]) {
                 Ok(Some((frame, used))) => {
                     assert!(used > 0 && used <= held.len() - at);
-                    frames.push(format!("{frame:?}"));
+                    frames.push(match frame {
+                        Frame::Message(message) => {
+                            let sid = message.sid.escape_ascii();
+                            let rest = Message {
+                                sid: b"",
+                                ..message
+                            };
+                            format!("{rest:?}; sid {sid}")
+                        }
+                        other => format!("{other:?}"),
+                    });
                     at += used;
                 }
                 Ok(None) => {
