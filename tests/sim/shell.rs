@@ -12,6 +12,7 @@ use midge::id::WorkerId;
 use midge::limits::STALL_MS_MAX;
 use midge::log::Logger;
 use midge::router::Router;
+use midge::session::conn::Conn;
 use midge::session::mail::{self, Mail};
 use midge::session::outbound::Outbound;
 use midge::session::shard::{Shard, Shared};
@@ -345,6 +346,9 @@ impl<O: Observer> Turn<'_, O> {
         let mut at = 0;
         loop {
             let used = self.shard().on_bytes(slot, &bytes[at..], now);
+            let is_held =
+                self.shard().wants_flush() || self.shard().conn(slot).is_some_and(Conn::is_paused);
+            assert!(used > 0 || is_held, "bytes that are never taken");
             let closing = self.closing();
             let client = self.shard().conn(slot).map(|conn| conn.io.client);
             let client = client.expect("only the shell removes connections");
