@@ -12,14 +12,15 @@ pub const SMALL_BLOCK_BYTES: usize = 1024;
 pub const LARGE_BLOCK_BYTES: usize = 32 * 1024;
 /// Small blocks kept for later use: 512 KiB.
 const SMALL_BLOCKS_KEPT: usize = 512;
-/// Large blocks kept for later use: 2 MiB. More would only be memory that nobody uses.
-const LARGE_BLOCKS_KEPT: usize = 64;
+/// Large blocks kept for later use: 4 MiB, what is queued at most between two flushes.
+const LARGE_BLOCKS_KEPT: usize = 128;
 
 /// The blocks of one worker that are not in use.
 #[derive(Default)]
 pub struct BlockPool {
     small: Vec<Block>,
     large: Vec<Block>,
+    freed_bytes: usize,
 }
 
 impl BlockPool {
@@ -43,16 +44,31 @@ impl BlockPool {
         let (kept, kept_max) = match block.capacity() {
             LARGE_BLOCK_BYTES => (&mut self.large, LARGE_BLOCKS_KEPT),
             SMALL_BLOCK_BYTES => (&mut self.small, SMALL_BLOCKS_KEPT),
-            _ => return,
+            other => {
+                self.freed_bytes += other;
+                return;
+            }
         };
         if kept.len() < kept_max {
             kept.push(block);
+        } else {
+            self.freed_bytes += block.capacity();
         }
     }
 
     /// Gives the memory of all unused blocks back, when traffic has ended.
     pub fn shrink(&mut self) {
-        *self = BlockPool::default();
+        let kept_bytes =
+            self.small.len() * SMALL_BLOCK_BYTES + self.large.len() * LARGE_BLOCK_BYTES;
+        *self = BlockPool {
+            freed_bytes: self.freed_bytes + kept_bytes,
+            ..BlockPool::default()
+        };
+    }
+
+    /// Bytes given back to the allocator since this was last asked.
+    pub fn take_freed_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.freed_bytes)
     }
 }
 

@@ -31,15 +31,17 @@ def find_nats(given):
     raise Trouble(NATS_MISSING)
 
 
-def cargo(*words):
-    """Builds one target and returns the path of its executable."""
+def cargo(name, *words):
+    """Builds one target and returns the path of its executable, whatever else is built with it."""
     command = ["cargo", "build", "--message-format=json-render-diagnostics", *words]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise Trouble(f"`{' '.join(command)}` failed")
     built = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    paths = [artifact["executable"] for artifact in built if artifact.get("executable")]
-    return paths[-1]
+    for artifact in built:
+        if artifact.get("executable") and artifact["target"]["name"] == name:
+            return artifact["executable"]
+    raise Trouble(f"`{' '.join(command)}` built no {name}")
 
 
 def check_load(program):

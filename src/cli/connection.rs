@@ -14,9 +14,9 @@ use serde_json::json;
 
 use super::encode;
 use super::failure::{Failure, say};
-use super::flags::Parsed;
 use super::server_info::ServerInfo;
-use super::server_url::{self, Credentials, ServerUrl};
+use super::server_url::{Credentials, ServerUrl};
+use super::settings::Settings;
 
 /// How long a server may take to accept us and to greet.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,62 +24,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 64 * 1024;
 /// Bytes of output that are collected before a write.
 const WRITE_BYTES: usize = 64 * 1024;
-
-/// Where to connect and as whom.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    servers: Vec<ServerUrl>,
-    /// From flags or the environment; a URL's own credentials come first.
-    credentials: Credentials,
-    /// Shown by the server in its list of connections.
-    pub name: String,
-}
-
-impl Settings {
-    /// Reads the flags that all tools share; `NATS_URL` and its kin fill what they leave open.
-    pub fn from_flags(flags: &Parsed, command: &str) -> Result<Self, Failure> {
-        let or_env = |flag: Option<String>, name| flag.or_else(|| std::env::var(name).ok());
-        let text = or_env(flags.text("server")?, "NATS_URL").filter(|url| !url.trim().is_empty());
-        let user = or_env(flags.text("user")?, "NATS_USER");
-        let password = or_env(flags.text("password")?, "NATS_PASSWORD");
-        let token = or_env(flags.text("token")?, "NATS_TOKEN");
-        flags.exclude("user", "token")?;
-        let credentials = match (user, token) {
-            (Some(user), _) => Credentials::User(user, password.unwrap_or_default()),
-            (None, Some(token)) => Credentials::Token(token),
-            (None, None) => Credentials::None,
-        };
-        Ok(Settings {
-            servers: server_url::parse_list(text.as_deref().unwrap_or(server_url::DEFAULT))?,
-            credentials,
-            name: flags.text("name")?.unwrap_or(format!("midge {command}")),
-        })
-    }
-
-    /// Adds servers that a server has told of.
-    pub fn learn(&mut self, info: &ServerInfo) {
-        for url in &info.connect_urls {
-            let Ok(server) = server_url::parse(url) else {
-                continue;
-            };
-            let is_known = |known: &ServerUrl| known.to_string() == server.to_string();
-            if !self.servers.iter().any(is_known) {
-                let credentials = self.servers[0].credentials.clone();
-                self.servers.push(ServerUrl {
-                    credentials,
-                    ..server
-                });
-            }
-        }
-    }
-
-    fn credentials_for<'a>(&'a self, server: &'a ServerUrl) -> &'a Credentials {
-        match &server.credentials {
-            Credentials::None => &self.credentials,
-            own => own,
-        }
-    }
-}
 
 /// Why there is no connection, or no longer one.
 #[derive(PartialEq, Eq, Debug)]
@@ -196,7 +140,7 @@ impl Connection {
             output: Vec::new(),
             read_timeout: None,
         };
-        connection.greet(settings, settings.credentials_for(server))?;
+        connection.greet(settings, &server.credentials)?;
         Ok(connection)
     }
 
@@ -496,10 +440,11 @@ impl Connection {
         self.stream.try_clone()
     }
 
-    /// Gives the socket away, with the bytes that were read but not parsed.
-    pub fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
+    /// Gives the socket away, with the bytes that were read but not parsed. Reads wait for ever.
+    pub fn into_parts(mut self) -> io::Result<(TcpStream, Vec<u8>)> {
+        self.stream.set_read_timeout(None)?;
         self.input.drain(..self.start);
-        (self.stream, self.input)
+        Ok((self.stream, self.input))
     }
 }
 
@@ -539,4 +484,114 @@ fn dial(server: &ServerUrl) -> Result<TcpStream, ConnectionError> {
         hint,
         ..ConnectionError::temporary(format!("cannot connect to {server}: {cause}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    use super::super::server_url;
+    use super::*;
+
+    const INFO: &str = "INFO {\"version\":\"2.1.0\",\"headers\":true,\"max_payload\":10}\r\n";
+
+    /// A server that greets with `greeting`, waits for a PING, says `answer` and hands back what
+    /// it was sent until the other side hangs up.
+    fn server(greeting: &'static str, answer: &'static str) -> (Settings, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = Settings {
+            servers: server_url::parse_list(&format!(
+                "me:secret@{}",
+                listener.local_addr().unwrap()
+            ))
+            .unwrap(),
+            name: "test".into(),
+        };
+        let thread = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            peer.write_all(greeting.as_bytes()).unwrap();
+            let mut sent = Vec::new();
+            let mut piece = [0; 1024];
+            while let Ok(count @ 1..) = peer.read(&mut piece) {
+                sent.extend_from_slice(&piece[..count]);
+                if sent.ends_with(b"PING\r\n") {
+                    peer.write_all(answer.as_bytes()).unwrap();
+                }
+            }
+            String::from_utf8(sent).unwrap()
+        });
+        (settings, thread)
+    }
+
+    #[test]
+    fn a_server_is_greeted_its_pings_are_answered_and_its_messages_come() {
+        let (settings, thread) = server(INFO, "PONG\r\nPING\r\nMSG foo 1 2\r\nhi\r\n");
+        let mut connection = Connection::open(&settings).unwrap();
+        let event = connection.receive(None).unwrap();
+        let Some(Event::Message(message)) = event else {
+            panic!("{event:?} is no message");
+        };
+        assert_eq!(
+            (&message.subject[..], &message.payload[..]),
+            (&b"foo"[..], &b"hi"[..])
+        );
+        assert!(connection.check_message(b"", b"0123456789").is_ok());
+        assert!(connection.check_message(b"0", b"0123456789").is_err());
+        let (stream, rest) = connection.into_parts().unwrap();
+        assert_eq!((stream.read_timeout().unwrap(), rest), (None, Vec::new()));
+        drop(stream);
+        let sent = thread.join().unwrap();
+        let (connect, rest) = sent.split_once("\r\n").unwrap();
+        let connect: serde_json::Value =
+            serde_json::from_str(connect.strip_prefix("CONNECT ").unwrap()).unwrap();
+        assert_eq!(connect["user"], "me");
+        assert_eq!(connect["no_responders"], true);
+        assert_eq!(rest, "PING\r\nPONG\r\n");
+    }
+
+    #[test]
+    fn who_is_not_let_in_or_meets_no_server_is_told_so() {
+        for (greeting, answer, expected, hint) in [
+            (
+                INFO,
+                "-ERR 'Authorization Violation'\r\n",
+                "refused the connection: Authorization Violation",
+                "check the user name and the password",
+            ),
+            (
+                "SSH-2.0-OpenSSH\r\n",
+                "",
+                "does not speak the NATS protocol",
+                "",
+            ),
+            ("INFO []\r\n", "", "sent an INFO without a version", ""),
+            (
+                "INFO {\"version\":\"2\",\"tls_required\":true}\r\n",
+                "",
+                "requires TLS",
+                "",
+            ),
+        ] {
+            let (settings, thread) = server(greeting, answer);
+            let error = Connection::open(&settings).err().unwrap();
+            assert!(error.text.contains(expected), "{}", error.text);
+            assert_eq!((error.hint, error.is_temporary), (hint, false));
+            thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_may_come_back() {
+        let (settings, thread) = server(INFO, "PONG\r\n");
+        let mut connection = Connection::open(&settings).unwrap();
+        connection
+            .stream_handle()
+            .unwrap()
+            .shutdown(std::net::Shutdown::Write)
+            .unwrap();
+        let error = connection.receive(None).unwrap_err();
+        assert!(error.is_temporary && error.text.ends_with("closed the connection"));
+        thread.join().unwrap();
+    }
 }

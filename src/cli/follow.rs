@@ -2,10 +2,11 @@
 //! tool, and when it breaks connects again, with growing waits.
 
 use super::backoff::Backoff;
-use super::connection::{Connection, ConnectionError, Settings};
+use super::connection::{Connection, ConnectionError};
 use super::duration;
 use super::failure::{Failure, say};
 use super::interrupt::Interrupt;
+use super::settings::Settings;
 
 /// Why a tool is through with a connection before its work is done.
 pub enum Ended {

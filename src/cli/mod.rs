@@ -4,7 +4,7 @@
 //! | file | job |
 //! |---|---|
 //! | `flags` | one table a command, for parser and help page |
-//! | `server_url`, `server_info`, `connection`, `encode`, `headers` | where, as whom, and how to talk |
+//! | `settings`, `server_url`, `server_info`, `connection`, `encode`, `headers` | where, as whom, and how to talk |
 //! | `follow`, `backoff`, `interrupt` | going on after a restart, stopping at a signal |
 //! | `publish`, `sub`, `request`, `reply`, `bench` | the tools |
 //! | `input`, `print`, `duration` | what people type and see |
@@ -31,6 +31,7 @@ mod reply;
 mod request;
 mod server_info;
 mod server_url;
+mod settings;
 mod sub;
 
 use std::ffi::OsString;

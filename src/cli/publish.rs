@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::connection::{Connection, Settings};
+use super::connection::Connection;
 use super::failure::Failure;
 use super::flags::{Command, Flag, Parsed};
 use super::print::escape;
+use super::settings::Settings;
 use super::{headers, input, write_stdout};
 
 /// The table of `midge pub`.

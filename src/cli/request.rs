@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Event, Message, Settings};
+use super::connection::{Connection, Event, Message};
 use super::encode::new_inbox;
 use super::failure::Failure;
 use super::flags::{Command, Flag, Parsed};
 use super::headers::{self, HeaderBlock};
 use super::print::{self, Form, escape};
+use super::settings::Settings;
 use super::{duration, input};
 
 /// The table of `midge request`.

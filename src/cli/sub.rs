@@ -4,13 +4,14 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::connection::{Connection, Event, Message, Settings};
+use super::connection::{Connection, Event, Message};
 use super::failure::{Failure, say};
 use super::flags::{Command, Flag, Parsed};
 use super::follow::{Ended, follow};
 use super::input;
 use super::interrupt::Interrupt;
 use super::print::{self, Form, escape};
+use super::settings::Settings;
 
 /// The table of `midge sub`.
 pub static COMMAND: Command = Command {
@@ -76,8 +77,10 @@ pub fn run(flags: &Parsed) -> Result<(), Failure> {
     result?;
     if interrupt.is_stopping() {
         say(format_args!(
-            "received {} messages with {} bytes of payload",
-            job.printed_count, job.payload_bytes
+            "received {} message{} with {} bytes of payload",
+            job.printed_count,
+            if job.printed_count == 1 { "" } else { "s" },
+            job.payload_bytes
         ));
     }
     Ok(())

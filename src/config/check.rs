@@ -10,11 +10,25 @@ const PAYLOAD_BYTES_WARN: usize = 8 * 1024 * 1024;
 /// Above this time nats-server warns; it is mostly a missing unit.
 const AUTH_TIMEOUT_MS_WARN: u64 = 60_000;
 
+/// Whether nats-server would take a password for a bcrypt hash. Source: core-protocol section 7.
+fn is_bcrypt(password: &str) -> bool {
+    let is_hash = |rest: &[u8]| {
+        matches!(rest, [b'a' | b'b' | b'x' | b'y', b'$', tens, ones, b'$', ..]
+            if tens.is_ascii_digit() && ones.is_ascii_digit())
+    };
+    password.as_bytes().strip_prefix(b"$2").is_some_and(is_hash)
+}
+
 /// The finished options, or why they cannot be. Texts follow nats-server where it has one.
 pub(super) fn finish(draft: Draft) -> Result<Options, ArgsError> {
     let conflict = |text: String| Err(ArgsError::Conflict(text));
     let mut options = draft.options;
 
+    if draft.password.as_deref().is_some_and(is_bcrypt) {
+        let text =
+            "--pass is a bcrypt hash, which midge cannot check yet: give the password itself";
+        return conflict(text.to_owned());
+    }
     options.credentials = match (draft.user, draft.password, draft.token) {
         (None, None, None) => Credentials::Open,
         (None, None, Some(token)) => Credentials::Token(token),

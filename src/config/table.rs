@@ -125,7 +125,12 @@ static SERVER: &[Row] = &[
         help: "Port for clients; -1 takes any free one",
         default: |options| options.port.to_string(),
         kind: Kind::Number(-1..=65_535, |draft, port| {
-            draft.options.port = u16::try_from(port).unwrap_or(0);
+            // Inside, 0 asks for any port; on the command line that is -1, and 0 the default.
+            draft.options.port = match u16::try_from(port) {
+                Ok(0) => limits::PORT,
+                Ok(port) => port,
+                Err(_) => 0,
+            };
         }),
     },
     Row {

@@ -19,8 +19,10 @@ const ENTRIES_MAX: usize = 16_384;
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of the largest match that is kept; a larger one is computed every time.
 const ENTRY_BYTES_MAX: usize = BYTES_MAX / 8;
+/// Of so many attempts to replace an entry, one does.
+const REPLACED_ONCE_IN: u64 = 8;
 const SETS_MIN: usize = 8;
-const DOORKEEPER_MIN: usize = 256;
+const DOORKEEPER_MIN: usize = 1024;
 
 struct Entry {
     hash: u64,
@@ -28,14 +30,15 @@ struct Entry {
     subject: SmallVec<[u8; 32]>,
     matches: Matches,
     bytes: u32,
-    /// Used since the last time the set was searched for a victim.
-    is_used: bool,
 }
 
 #[derive(Default)]
 struct Set {
     tags: [u32; WAYS],
     ways: [Option<Box<Entry>>; WAYS],
+    /// Those used since the set was last searched for a victim. Here, and not in the entries, so
+    /// that the search touches one cache line.
+    is_used: [bool; WAYS],
 }
 
 /// A cache of matches for one thread. A new one owns no memory.
@@ -100,13 +103,11 @@ impl MatchCache {
         }
         if let Some((set_index, way, true)) = known {
             self.hits += 1;
-            return match &mut self.sets[set_index].ways[way] {
-                Some(entry) => {
-                    entry.is_used = true;
-                    &entry.matches
-                }
-                None => &self.scratch,
-            };
+            let set = &mut self.sets[set_index];
+            set.is_used[way] = true;
+            return set.ways[way]
+                .as_ref()
+                .map_or(&self.scratch, |entry| &entry.matches);
         }
         self.miss(router, subject, hash, known.map(|(set, way, _)| (set, way)))
     }
@@ -139,20 +140,16 @@ impl MatchCache {
             };
             self.router_id = router.id();
         }
-        let stamp = router.matches_stamped(subject, hash, &mut self.scratch);
         if stale.is_none() && !self.was_missed_before(hash) {
+            router.matches_hashed(subject, hash, &mut self.scratch);
             return &self.scratch;
         }
+        let stamp = router.matches_stamped(subject, hash, &mut self.scratch);
         if let Some((set, way)) = stale {
             self.evict(set, way);
         }
-        match self.store(subject, hash, stamp) {
-            Some((set, way)) => match &self.sets[set].ways[way] {
-                Some(entry) => &entry.matches,
-                None => &self.scratch,
-            },
-            None => &self.scratch,
-        }
+        self.store(subject, hash, stamp);
+        &self.scratch
     }
 
     /// Asks the doorkeeper, and tells it.
@@ -160,45 +157,52 @@ impl MatchCache {
         if self.doorkeeper.is_empty() {
             self.doorkeeper = vec![0; DOORKEEPER_MIN];
         }
-        let at = (hash >> 16) as usize & (self.doorkeeper.len() - 1);
+        let places = self.doorkeeper.as_chunks_mut::<4>().0;
+        let at = (hash >> 16) as usize & (places.len() - 1);
+        let place = &mut places[at];
         // The bits above those that choose the place; never 0, which means nobody.
         let fingerprint = (hash >> 48) as u16 | 1;
-        std::mem::replace(&mut self.doorkeeper[at], fingerprint) == fingerprint
+        if place.contains(&fingerprint) {
+            return true;
+        }
+        // The last four of each place are known, so that no two push each other out for ever.
+        place.rotate_right(1);
+        place[0] = fingerprint;
+        false
     }
 
-    /// Keeps what `scratch` holds, and says where; `None` if there is no place for it.
-    fn store(&mut self, subject: &[u8], hash: u64, stamp: Stamp) -> Option<(usize, usize)> {
-        let matches = self.scratch.compact();
-        let subject = SmallVec::from_slice(subject);
-        let spilled = if subject.spilled() { subject.len() } else { 0 };
-        let bytes = size_of::<Entry>() + spilled + matches.heap_bytes();
-        if bytes > ENTRY_BYTES_MAX {
-            return None;
-        }
+    /// Keeps what `scratch` holds, if there is a place for it.
+    fn store(&mut self, subject: &[u8], hash: u64, stamp: Stamp) {
         // At half full few sets have more than four candidates.
         if self.entries >= WAYS / 2 * self.sets.len() {
             self.grow();
         }
         let set_index = hash as usize & (self.sets.len() - 1);
-        let way = self.sets[set_index].victim()?;
+        let Some(way) = self.sets[set_index].victim(self.misses) else {
+            return;
+        };
+        let bytes = size_of::<Entry>() + subject.len() + self.scratch.compact_bytes();
+        if bytes > ENTRY_BYTES_MAX {
+            return;
+        }
         self.evict(set_index, way);
         while self.bytes + bytes > BYTES_MAX {
             self.evict_next();
         }
+        let matches = self.scratch.compact();
+        let subject = SmallVec::from_slice(subject);
         let set = &mut self.sets[set_index];
         set.tags[way] = tag_of(hash);
-        let bytes_kept = bytes as u32;
+        set.is_used[way] = false;
         set.ways[way] = Some(Box::new(Entry {
             hash,
             stamp,
             subject,
             matches,
-            bytes: bytes_kept,
-            is_used: false,
+            bytes: bytes as u32,
         }));
         self.entries += 1;
         self.bytes += bytes;
-        Some((set_index, way))
     }
 
     fn evict(&mut self, set: usize, way: usize) {
@@ -231,27 +235,27 @@ impl MatchCache {
                 set.ways[way] = Some(entry);
             }
         }
-        let doorkeeper_places = (set_count * WAYS * 2).max(DOORKEEPER_MIN);
-        if doorkeeper_places > self.doorkeeper.len() {
-            self.doorkeeper = vec![0; doorkeeper_places];
+        // One more bit of the hash chooses the place: what is known is known at both.
+        while self.doorkeeper.len() < 2 * WAYS * set_count {
+            self.doorkeeper.extend_from_within(..);
         }
     }
 }
 
 impl Set {
-    /// A way to put an entry into; `None`, once, if all were used lately.
-    fn victim(&mut self) -> Option<usize> {
+    /// A way to put an entry into. `None`, once, if all were used lately; and seven times in eight
+    /// (by `attempt`, which goes up) if another entry must go: where more subjects come round than
+    /// fit, replacing them faster costs time and wins no hits.
+    fn victim(&mut self, attempt: u64) -> Option<usize> {
         if let Some(free) = self.ways.iter().position(Option::is_none) {
             return Some(free);
         }
-        let idle = self
-            .ways
-            .iter()
-            .position(|way| way.as_ref().is_some_and(|e| !e.is_used));
+        if !attempt.is_multiple_of(REPLACED_ONCE_IN) {
+            return None;
+        }
+        let idle = self.is_used.iter().position(|is_used| !is_used);
         if idle.is_none() {
-            for entry in self.ways.iter_mut().flatten() {
-                entry.is_used = false;
-            }
+            self.is_used = [false; WAYS];
         }
         idle
     }

@@ -158,23 +158,19 @@ impl Matches {
         }
     }
 
-    /// Bytes on the heap.
-    pub(super) fn heap_bytes(&self) -> usize {
-        let spilled = |targets: &Targets| {
-            if targets.spilled() {
-                targets.capacity() * size_of::<Target>() + 16
-            } else {
-                0
-            }
+    /// Bytes on the heap that a compact copy takes.
+    pub(super) fn compact_bytes(&self) -> usize {
+        let spilled = |targets: &Targets| match targets.len() {
+            0..=2 => 0,
+            many => many * size_of::<Target>() + 16,
         };
-        let groups: usize = self
+        let groups = self
             .groups
             .iter()
-            .map(|g| size_of::<Group>() + spilled(&g.members))
-            .sum();
+            .map(|g| size_of::<Group>() + spilled(&g.members));
         spilled(&self.plain)
-            + groups
-            + self.locals.capacity() * size_of::<(Target, Arc<LocalSub>)>()
+            + groups.sum::<usize>()
+            + self.locals.len() * size_of::<(Target, Arc<LocalSub>)>()
     }
 
     fn group(&mut self, id: NameId, name: &Arc<[u8]>) -> &mut Group {

@@ -2,41 +2,43 @@
 //!
 //! A [`Router`] is a plain thread-safe value that knows neither protocols nor sockets. Literal
 //! subscriptions sit in one hash table, wildcard subscriptions in a trie of tokens; both keep their
-//! text in one arena of byte slots ([`slots`]), so that a subscription costs about fifty bytes and
+//! text in one arena of byte slots (`slots.rs`), so that a subscription costs about fifty bytes and
 //! gives them back. Publishing threads own a [`MatchCache`] each: a hit takes no lock and allocates
-//! nothing, and stays valid until a counter that concerns its subject moves ([`generation`]).
+//! nothing, and stays valid until a counter that concerns its subject moves (`generation.rs`).
 //!
 //! Two kinds of user: the server's workers, whose connections are targets of their own
 //! ([`Owner::port`]), and code in the same process ([`Router::subscribe_local`], [`Publisher`]).
 
 #![forbid(unsafe_code)]
 
-pub mod cache;
-pub mod generation;
-pub mod list;
-pub mod local;
-pub mod local_queue;
-pub mod matches;
-pub mod publisher;
-pub mod queue_pick;
+mod cache;
+mod generation;
+mod list;
+mod local;
+mod local_queue;
+mod matches;
+mod publisher;
+mod queue_pick;
 #[expect(
     clippy::module_inception,
     reason = "the room and its central type share the name"
 )]
-pub mod router;
-pub mod slots;
-pub mod table;
-pub mod target;
-pub mod trie;
+mod router;
+mod slots;
+mod table;
+mod target;
+mod trie;
 
 #[cfg(test)]
 mod tests;
 
 pub use cache::{CacheStats, MatchCache};
-pub use local::{Callback, LocalHandle, LocalOptions, LocalSub, Message};
+pub use local::{Callback, LocalHandle, LocalOptions, LocalSub, Message, NESTED_CALLS_MAX};
 pub use local_queue::{Batch, LocalQueue, Overflow, OwnedMessage, QueueLimits};
-pub use matches::{Group, Matches};
-pub use publisher::{Outbox, Port, Publisher};
+pub use matches::{Group, Matches, Targets};
+pub use publisher::{
+    NESTED_ROUNDS_MAX, OUTBOX_BYTES_MAX, OUTBOX_MESSAGES_MAX, Outbox, Port, Publisher,
+};
 pub use queue_pick::{Rng, pick};
 pub use router::{Router, RouterStats, SubjectError};
 pub use target::{Owner, Place, Target};

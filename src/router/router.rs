@@ -188,6 +188,10 @@ impl Router {
 
     /// Hands subject and queue name of a subscription to `out`, if it is there. The index is locked
     /// meanwhile, so `out` must not call the router.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a name for this type would say less"
+    )]
     pub fn describe(
         &self,
         place: Place,
@@ -203,8 +207,13 @@ impl Router {
 
     /// Fills `out` with what `subject` leads to, without a cache.
     pub fn matches(&self, subject: &[u8], out: &mut Matches) {
+        self.matches_hashed(subject, self.hasher.hash(subject), out);
+    }
+
+    /// As [`Router::matches`], for a caller that has hashed the subject already.
+    pub(super) fn matches_hashed(&self, subject: &[u8], hash: u64, out: &mut Matches) {
         out.clear();
-        self.read().matches(subject, self.hasher.hash(subject), out);
+        self.read().matches(subject, hash, out);
     }
 
     /// As [`Router::matches`], with the stamp by which a cache can tell how long it holds.

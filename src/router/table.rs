@@ -78,6 +78,9 @@ impl Bucket {
     }
 }
 
+/// What a bucket with its overflow holds, nearly always.
+type Moved<T> = smallvec::SmallVec<[T; 2 * BUCKET_HANDLES]>;
+
 /// A run of buckets in chunks, so that growing never moves one.
 #[derive(Default)]
 struct Buckets {
@@ -143,14 +146,17 @@ impl Table {
         self.len
     }
 
-    /// Whether nothing is stored.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
         self.main.bytes() + self.overflow.bytes()
+    }
+
+    /// Reads the place of a hash, so that the processor has it when it is needed a little later.
+    #[inline]
+    pub fn warm_up(&self, hash: u64) {
+        if self.len > 0 {
+            std::hint::black_box(self.main.get(self.home(hash)).next);
+        }
     }
 
     /// The handle with this hash that `is_it` accepts.
@@ -215,25 +221,28 @@ impl Table {
             return;
         }
         let from = added - (1 << added.ilog2());
-        for handle in self.empty_out(from) {
-            let hash = hash_of(handle);
-            self.put(self.home(hash), tag_of(hash), handle);
-        }
+        let moved = self.empty_out(from);
+        self.put_all(&moved, hash_of);
     }
 
     /// Takes the last bucket away; its handles return to the bucket it was split from.
     fn shrink(&mut self, hash_of: &mut impl FnMut(u32) -> u64) {
         let moved = self.empty_out(self.main.count - 1);
         self.main.pop();
-        for handle in moved {
-            let hash = hash_of(handle);
+        self.put_all(&moved, hash_of);
+    }
+
+    fn put_all(&mut self, handles: &[u32], hash_of: &mut impl FnMut(u32) -> u64) {
+        // All hashes first: each is a cache miss, and without a decision in between they overlap.
+        let hashes: Moved<u64> = handles.iter().map(|&handle| hash_of(handle)).collect();
+        for (&handle, hash) in handles.iter().zip(hashes) {
             self.put(self.home(hash), tag_of(hash), handle);
         }
     }
 
     /// Empties a bucket and its overflow.
-    fn empty_out(&mut self, index: usize) -> smallvec::SmallVec<[u32; 2 * BUCKET_HANDLES]> {
-        let mut handles = smallvec::SmallVec::new();
+    fn empty_out(&mut self, index: usize) -> Moved<u32> {
+        let mut handles = Moved::new();
         let mut bucket = std::mem::replace(self.main.get_mut(index), EMPTY);
         loop {
             let pairs = bucket.tags.iter().zip(bucket.handles);
@@ -380,7 +389,7 @@ mod tests {
         for handle in model {
             table.remove(hash_of(handle), handle, hash_of);
         }
-        assert!(table.is_empty());
+        assert_eq!(table.len(), 0);
         assert_eq!(table.bytes(), 0);
     }
 

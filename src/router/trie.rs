@@ -324,12 +324,14 @@ impl Index {
     /// Adds to `out`, which is empty, what matches; `hash` is the hasher's of the subject.
     #[inline]
     pub(super) fn matches(&self, subject: &[u8], hash: u64, out: &mut Matches) {
+        // The place of the literal is on its way from memory while the walk goes on.
+        self.literals.warm_up(hash);
+        if self.root != NONE && !has_empty_token(subject) {
+            self.walk(subject, out);
+        }
         if let Some(handle) = self.find_literal(hash, subject) {
             self.lists
                 .collect(read_list(self.entries.get(handle), 0), out);
-        }
-        if self.root != NONE && !has_empty_token(subject) {
-            self.walk(subject, out);
         }
         out.finish(|target| {
             let local = self.locals.get(target.key() as usize)?;
@@ -348,6 +350,7 @@ impl Index {
                 self.lists.collect(read_list(slot, FULL), out);
                 let star = read_u32(slot, STAR);
                 if star != NONE {
+                    std::hint::black_box(self.nodes.get(star)[0]);
                     scratch.next.push(star);
                 }
                 if read_u32(slot, CHILDREN) != 0 {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::turn::LISTENERS_MAX;
 use crate::clock::Millis;
 use crate::config::Options;
 use crate::config::options::Credentials;
@@ -29,9 +30,10 @@ fn hosts(options: &Options) -> io::Result<Vec<IpAddr>> {
             let found = (bare, 0).to_socket_addrs()?;
             let mut hosts: Vec<IpAddr> = found.map(|address| address.ip()).collect();
             hosts.dedup();
+            hosts.truncate(LISTENERS_MAX);
             Ok(hosts)
         }
-        // A server that anybody may use does not open itself to the network by accident.
+        // Differs: the reference listens on every address. A server that anybody may use does not open itself to the network by accident.
         None if options.credentials == Credentials::Open => {
             Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
         }
@@ -76,7 +78,7 @@ fn bind_port(
     let mut port = options.port;
     for &host in hosts {
         let wanted = SocketAddr::new(host, port);
-        let sockets = match bind_address(wanted, workers) {
+        let sockets = match bind_host(wanted, workers) {
             Ok(sockets) => sockets,
             // One family of loopback is enough where the machine has only one.
             Err(error) if options.host.is_none() && is_missing_family(&error) => continue,
@@ -86,7 +88,7 @@ fn bind_port(
             .local_addr()
             .map_err(|error| (wanted.to_string(), error))?;
         port = address.port();
-        bound.addresses.push(address);
+        bound.addresses.push(SocketAddr::new(host, port));
         for (listeners, socket) in bound.listeners.iter_mut().zip(sockets) {
             listeners.push(socket);
         }
@@ -102,6 +104,19 @@ fn is_missing_family(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)
     )
+}
+
+/// Binds one host. `0.0.0.0` is every address of both families, as on the reference, where the
+/// machine has both.
+fn bind_host(wanted: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    if wanted.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+        let both = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), wanted.port());
+        match bind_address(both, workers) {
+            Err(error) if is_missing_family(&error) => {}
+            result => return result,
+        }
+    }
+    bind_address(wanted, workers)
 }
 
 /// One listening socket a worker, all on the same address.

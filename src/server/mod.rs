@@ -9,6 +9,7 @@
 mod linger;
 mod listen;
 mod mailbox;
+mod memory;
 mod port;
 pub mod process;
 mod socket;

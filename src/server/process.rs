@@ -49,7 +49,6 @@ fn serve(options: Options, program: &str, log: &Logger) -> Result<(), String> {
     // Before any thread starts, so that no signal finds its default disposition.
     let (events, signals) =
         catch_signals().map_err(|error| format!("Error catching signals: {error}"))?;
-    raise_descriptor_limit();
     log.info(format_args!("Starting midge"));
     log.info(format_args!("  Version:  {}", env!("CARGO_PKG_VERSION")));
     log.info(format_args!("  NATS:     {NATS_VERSION}"));
@@ -162,8 +161,9 @@ fn catch_signals() -> io::Result<(Sender<Event>, Receiver<Event>)> {
     Ok((events, receiver))
 }
 
-/// As many descriptors as the system lets us have: a connection is one.
-fn raise_descriptor_limit() {
+/// Takes as many descriptors as the system lets us have: a connection is one. For the process to
+/// call at its start; a library leaves the limits of its host alone.
+pub fn raise_descriptor_limit() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,

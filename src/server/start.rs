@@ -181,7 +181,7 @@ impl Server {
         self.shared.is_lame_duck.store(true, Ordering::Relaxed);
         self.tell_all(|| Letter::LameDuck);
         let grace = Duration::from_millis(options.lame_duck_grace_ms);
-        if !wait(grace) {
+        if self.staff.loads.total() == 0 || !wait(grace) {
             return;
         }
         let duration = Duration::from_millis(options.lame_duck_duration_ms).saturating_sub(grace);

@@ -1,4 +1,4 @@
-//! One pass of the loop, in order: sleep, letters, readiness, reading, timers, flushing, posting.
+//! One pass of the loop, in order: sleep, letters, readiness, reading, timers, posting, flushing.
 
 use std::io;
 use std::time::Duration;
@@ -15,6 +15,8 @@ use crate::limits::MAIL_BYTES_MAX;
 
 /// Reads of one connection before others are served again.
 const READS_MAX: usize = 8;
+/// Listening addresses of a worker; more are bound by nobody.
+pub(super) const LISTENERS_MAX: usize = 64;
 /// Milliseconds that peers have to take what is queued when the server ends.
 const FINISH_MS_MAX: u64 = 1_000;
 
@@ -47,6 +49,7 @@ impl Worker {
         self.resume();
         self.lingering.expire(self.now);
         self.settle();
+        self.memory.on_turn(self.shard.take_freed_bytes(), self.now);
         Ok(())
     }
 
@@ -69,7 +72,12 @@ impl Worker {
 
     fn until_next(&self) -> Option<Duration> {
         let timers = self.shard.next_timer();
-        let due = [timers, self.accept_pause.until(), self.lingering.next_at()];
+        let due = [
+            timers,
+            self.accept_pause.until(),
+            self.lingering.next_at(),
+            self.memory.next_at(),
+        ];
         let next = due.into_iter().flatten().min()?;
         Some(Duration::from_millis(next.since(self.clock.now())))
     }
@@ -79,7 +87,7 @@ impl Worker {
         self.letters.extend(new);
         while let Some(letter) = self.letters.pop_front() {
             match letter {
-                Letter::Mail(bytes) => self.read_mail(&bytes),
+                Letter::Mail(bytes) => self.read_mail(bytes),
                 Letter::Adopt(stream, peer) => self.take_in(stream, peer, true),
                 Letter::LameDuck => {
                     self.phase = Phase::LameDuck;
@@ -104,8 +112,22 @@ impl Worker {
         }
     }
 
+    /// Takes in the mail that was posted before the bytes just read were sent: a client that heard the
+    /// PONG of a publisher may unsubscribe, and must still get what was published before.
+    fn open_mail(&mut self) {
+        if self.staff.mailboxes[self.index].mail_bytes() == 0 {
+            return;
+        }
+        for letter in self.staff.mailboxes[self.index].take() {
+            match letter {
+                Letter::Mail(bytes) => self.read_mail(bytes),
+                other => self.letters.push_back(other),
+            }
+        }
+    }
+
     /// Works through mail, flushing as often as the shard asks for it.
-    fn read_mail(&mut self, bytes: &[u8]) {
+    fn read_mail(&mut self, bytes: Vec<u8>) {
         let mut at = 0;
         while at < bytes.len() {
             at += self.shard.on_mail(&bytes[at..], self.now);
@@ -113,10 +135,11 @@ impl Worker {
                 self.flush();
             }
         }
+        self.staff.mailboxes[self.index].give_back(bytes);
     }
 
     fn take_events(&mut self) {
-        let mut accept = [false; 64];
+        let mut accept = [false; LISTENERS_MAX];
         let events = std::mem::replace(&mut self.events, mio::Events::with_capacity(1));
         for event in &events {
             match event.token() {
@@ -142,8 +165,8 @@ impl Worker {
             }
         }
         self.events = events;
-        for number in 0..self.listeners.len().min(accept.len()) {
-            if accept[number] {
+        for (number, is_ready) in accept.into_iter().enumerate() {
+            if is_ready {
                 self.accept(number);
             }
         }
@@ -203,6 +226,7 @@ impl Worker {
                     if bytes < buffer.len() && !conn.io.is_read_closed {
                         conn.io.is_readable = false;
                     }
+                    self.open_mail();
                     self.take_bytes(slot, &buffer[..bytes]);
                 }
                 Ok(None) => conn.io.is_readable = false,
@@ -265,19 +289,21 @@ impl Worker {
         }
     }
 
-    /// Sends what is queued and posts what other workers are to know.
+    /// Posts what other workers are to know, then sends what is queued: whoever gets a PONG may rely on
+    /// everything before it being on its way.
     fn flush(&mut self) {
-        while let Some(slot) = self.shard.next_dirty() {
-            self.flush_conn(slot);
-        }
         for index in 0..self.staff.mailboxes.len() {
             let worker = WorkerId(index as u16);
             let mailbox = &self.staff.mailboxes[index];
             if self.shard.outbox_bytes(worker) > 0 {
-                mailbox.post(Letter::Mail(self.shard.take_outbox(worker)));
+                let spare = mailbox.post_mail(self.shard.take_outbox(worker));
+                self.shard.refill_outbox(worker, spare);
             }
             self.shard
                 .set_congested(worker, mailbox.mail_bytes() > MAIL_BYTES_MAX);
+        }
+        while let Some(slot) = self.shard.next_dirty() {
+            self.flush_conn(slot);
         }
         self.shard.flushed();
         self.resume();

@@ -12,6 +12,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::linger::Lingering;
 use super::listen::{AcceptPause, Loads};
 use super::mailbox::{Letter, Mailbox};
+use super::memory::MemoryReturn;
 use super::socket::Socket;
 use super::start::Report;
 use crate::clock::{Clock, Millis};
@@ -68,6 +69,7 @@ pub(super) struct Worker {
     pub readable: VecDeque<u32>,
     pub letters: VecDeque<Letter>,
     pub lingering: Lingering,
+    pub memory: MemoryReturn,
     pub phase: Phase,
 }
 
@@ -108,6 +110,7 @@ impl Worker {
             readable: VecDeque::new(),
             letters: VecDeque::new(),
             lingering: Lingering::default(),
+            memory: MemoryReturn::default(),
             phase: Phase::Open,
         };
         for (number, listener) in worker.listeners.iter_mut().enumerate() {
@@ -166,6 +169,8 @@ impl Worker {
 
     /// Finds the worker for an accepted connection.
     fn place(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // A listener of both families shows IPv4 peers as ::ffff:a.b.c.d.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let max = self.shared.options.connections_max;
         match self.staff.loads.place(self.index, max) {
             Some(index) if index == self.index => self.take_in(stream, peer, true),

@@ -69,23 +69,37 @@ pub(super) struct Liveness {
     pub active_at: Millis,
 }
 
-/// The state of a consumer that is slower than those who publish to it; see `pressure`.
+/// How willingly the peer takes what it is sent; see `pressure`.
 #[derive(Default)]
 pub(super) struct Pressure {
     /// Whether the socket refused bytes the last time.
     pub is_blocked: bool,
+    /// When the kernel last took bytes.
+    pub progress_at: Millis,
+    /// Whether a timer for the write deadline is set. It is left alone when the deadline moves or
+    /// goes.
+    pub has_timer: bool,
+    /// What is known of a peer that has refused bytes, until it has caught up.
+    pub slow: Option<Box<Slow>>,
+}
+
+/// The state of a consumer that is slower than those who publish to it.
+#[derive(Default)]
+pub(super) struct Slow {
     /// Since when producers have been asked to wait for this one.
     pub waited_for_since: Option<Millis>,
     /// Whether waiting did not help, so that nobody waits any more until it has caught up.
     pub is_lagging: bool,
-    /// When the kernel last took bytes.
-    pub progress_at: Millis,
     /// What must have been taken by when: the count of taken bytes, and the write deadline.
     pub deadline: Option<(u64, Millis)>,
-    /// Whether a timer for that is set. It is left alone when the deadline moves or goes.
-    pub has_timer: bool,
     /// Who waits.
     pub waiting: SmallVec<[Producer; 2]>,
+}
+
+impl Pressure {
+    pub fn slow(&mut self) -> &mut Slow {
+        self.slow.get_or_insert_default()
+    }
 }
 
 /// Words the client used of itself.

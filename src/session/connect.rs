@@ -1,10 +1,11 @@
 //! CONNECT, PING and PONG: who is there, and whether still.
 
-use super::conn::{ClientNames, Wishes};
+use super::conn::{ClientNames, Conn, Wishes};
 use super::shard::Shard;
 use super::timers::{Due, on_grid};
 use crate::auth::{Presented, admits};
 use crate::clock::Millis;
+use crate::config::options::Credentials;
 use crate::limits;
 use crate::wire::connect::Connect;
 use crate::wire::err_text;
@@ -13,15 +14,20 @@ impl<S> Shard<S> {
     /// CONNECT. A second one shows credentials again and loses all subscriptions, as on the
     /// reference. Source: core-protocol section 1.4.
     pub(super) fn on_connect(&mut self, slot: u32, json: &[u8]) {
-        let Some(connect) = Connect::parse(json) else {
+        let Some(conn) = self.conn(slot) else { return };
+        let Some(connect) = Connect::parse(json, conn.said_before()) else {
             return self.fail(slot, err_text::BAD_CONNECT);
         };
         let presented = Presented {
-            token: Some(&connect.auth_token),
-            user: Some(&connect.user),
-            password: Some(&connect.password),
+            token: connect.auth_token.as_deref(),
+            user: connect.user.as_deref(),
+            password: connect.password.as_deref(),
         };
-        if !admits(&self.shared.options.credentials, &presented) || connect.names_account {
+        let shows_none = [presented.token, presented.user, presented.password] == [None; 3];
+        let stays_admitted = conn.is_admitted && shows_none;
+        if !(stays_admitted || admits(&self.shared.options.credentials, &presented))
+            || connect.names_account
+        {
             return self.fail(slot, err_text::AUTHORIZATION);
         }
         if !matches!(connect.protocol, 0 | 1) {
@@ -33,7 +39,7 @@ impl<S> Shard<S> {
         if self.conn(slot).is_some_and(|conn| conn.is_connected) {
             self.drop_subscriptions_of(slot);
         }
-        let is_open = self.shared.options.credentials == crate::config::options::Credentials::Open;
+        let is_open = self.shared.options.credentials == Credentials::Open;
         let Some(conn) = self.local.conns.get_mut(slot as usize) else {
             return;
         };
@@ -47,7 +53,16 @@ impl<S> Shard<S> {
         };
         conn.is_admitted = true;
         conn.is_connected = true;
-        conn.names = ClientNames::new(connect, is_open);
+        let user_before = conn
+            .names
+            .take()
+            .map(|names| names.user)
+            .unwrap_or_default();
+        let user = match is_open {
+            true => String::new(),
+            false => connect.user.clone().unwrap_or(user_before),
+        };
+        conn.names = ClientNames::new(connect, user);
         let first_ping_ms = self
             .shared
             .options
@@ -162,14 +177,34 @@ impl<S> Shard<S> {
     }
 }
 
+impl<S> Conn<S> {
+    /// What earlier CONNECTs said, but for credentials, which are not kept.
+    fn said_before(&self) -> Connect {
+        let names = self.names.as_deref();
+        let text = |of: fn(&ClientNames) -> &String| names.map(of).cloned().unwrap_or_default();
+        Connect {
+            verbose: self.wishes.verbose,
+            pedantic: self.wishes.pedantic,
+            echo: self.wishes.echo,
+            headers: self.wishes.headers,
+            no_responders: self.wishes.no_responders,
+            protocol: i64::from(self.wishes.async_info),
+            name: text(|names| &names.name),
+            lang: text(|names| &names.lang),
+            version: text(|names| &names.version),
+            ..Connect::default()
+        }
+    }
+}
+
 impl ClientNames {
     /// What is worth keeping for logs, if anything. On an open server a user name says nothing.
-    fn new(connect: Connect, is_open: bool) -> Option<Box<ClientNames>> {
+    fn new(connect: Connect, user: String) -> Option<Box<ClientNames>> {
         let names = ClientNames {
             name: connect.name,
             lang: connect.lang,
             version: connect.version,
-            user: if is_open { String::new() } else { connect.user },
+            user,
         };
         let all = [&names.name, &names.lang, &names.version, &names.user];
         let has_any = all.iter().any(|name| !name.is_empty());

@@ -8,10 +8,12 @@ use super::conn::Conn;
 use super::mail::Producer;
 use super::shard::{Counters, FRESH_BYTES_MAX};
 use super::subs::SubTable;
+use super::trace;
 use crate::buffer::BlockPool;
 use crate::config::Options;
 use crate::error::CloseReason;
 use crate::id::WorkerId;
+use crate::log::Logger;
 use crate::router::{Owner, Target};
 use crate::wire::encode;
 use crate::wire::parse::Publish;
@@ -19,11 +21,16 @@ use crate::wire::parse::Publish;
 /// Bodies of this size and above are queued by reference when several connections get them.
 const SHARED_BYTES_MIN: usize = 8 * 1024;
 
+/// Bytes for one connection that are worth a write of their own.
+const FLUSH_BYTES: usize = 256 * 1024;
+
 /// Bounds of the output queues.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     /// Bytes at which a connection is closed.
     pub pending_bytes_max: usize,
+    /// Bytes at which it is time to send them, while they are still in the processor's cache.
+    pub flush_bytes: usize,
     /// Bytes at which producers are asked to wait.
     pub high_water_bytes: usize,
     /// Bytes at which they may go on.
@@ -37,6 +44,7 @@ impl Limits {
         let high_water_bytes = crate::limits::HIGH_WATER_BYTES.min(options.pending_bytes_max / 2);
         Limits {
             pending_bytes_max: options.pending_bytes_max,
+            flush_bytes: FLUSH_BYTES.min(high_water_bytes),
             high_water_bytes,
             low_water_bytes: high_water_bytes / 4 * 3,
             critical_bytes: options.pending_bytes_max / 4 * 3,
@@ -60,12 +68,16 @@ pub(super) struct Local<S> {
     pub resumed: Vec<u32>,
     /// Subscriptions that have had all they asked for.
     pub used_up: Vec<u32>,
-    /// Slow connections that met the message being delivered.
+    /// Connections with much to send that met the message being delivered.
     pub pressed: Vec<u32>,
     /// Bytes queued since the last flush.
     pub fresh_bytes: usize,
     /// Whether the caller should flush before more is read.
     pub wants_flush: bool,
+    /// Bytes of subscriptions that went.
+    pub freed_bytes: usize,
+    /// Where deliveries are written down, while protocol lines are asked for.
+    pub trace: Option<Logger>,
 }
 
 /// A message on its way out.
@@ -118,6 +130,8 @@ impl<S> Local<S> {
             pressed: Vec::new(),
             fresh_bytes: 0,
             wants_flush: false,
+            freed_bytes: 0,
+            trace: None,
         }
     }
 
@@ -143,6 +157,9 @@ impl<S> Local<S> {
             self.used_up.push(target.key());
         }
         let publish = message.publish;
+        if let Some(log) = &self.trace {
+            trace::delivery(log, conn, &sub.sid, publish);
+        }
         let queued_before = conn.out.pending_bytes();
         let sid = sub.sid.with_blank();
         let verb: &[u8] = if publish.header_bytes == 0 {
@@ -173,7 +190,7 @@ impl<S> Local<S> {
             conn.is_dirty = true;
             self.dirty.push(slot);
         }
-        if pending_bytes > self.limits.high_water_bytes {
+        if pending_bytes > self.limits.flush_bytes {
             self.pressed.push(slot);
         }
         true

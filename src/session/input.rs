@@ -59,11 +59,13 @@ impl Input {
             Partial::Body(head) => head.frame_bytes(),
             _ => bytes.len(),
         };
-        self.stash = match frame_bytes {
-            0..=SMALL_BLOCK_BYTES => pool.take_small(),
-            ..=LARGE_BLOCK_BYTES => pool.take_large(),
+        self.stash = if frame_bytes <= SMALL_BLOCK_BYTES {
+            pool.take_small()
+        } else if frame_bytes <= LARGE_BLOCK_BYTES {
+            pool.take_large()
+        } else {
             // Memory for a large message grows with what has really come.
-            _ => Block::new(),
+            Block::new()
         };
         self.stash.extend_from_slice(bytes);
     }

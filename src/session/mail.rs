@@ -75,6 +75,13 @@ impl Outbox {
         std::mem::take(&mut self.bytes)
     }
 
+    /// Gives an empty buffer for the next records.
+    pub fn refill(&mut self, bytes: Vec<u8>) {
+        if self.bytes.is_empty() {
+            self.bytes = bytes;
+        }
+    }
+
     /// Adds a message.
     pub fn push_message(
         &mut self,

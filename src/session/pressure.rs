@@ -13,6 +13,8 @@
 //! reader slow everybody down.
 //! Source: core-protocol section 6.
 
+use smallvec::SmallVec;
+
 use super::conn::Conn;
 use super::mail::Producer;
 use super::shard::Shard;
@@ -45,9 +47,9 @@ impl<S> Shard<S> {
         if conn.close.is_some() {
             return false;
         }
-        // What is queued may only be there because nobody has tried to send it.
-        self.local.wants_flush = true;
         if !conn.pressure.is_blocked {
+            // What is queued may only be there because nobody has tried to send it.
+            self.local.wants_flush = true;
             return false;
         }
         let pending_bytes = conn.out.pending_bytes();
@@ -62,20 +64,21 @@ impl<S> Shard<S> {
         if pending_bytes > limits.critical_bytes {
             return now.since(pressure.progress_at) < STUCK_MS_MIN;
         }
-        match pressure.waited_for_since {
-            None => pressure.waited_for_since = Some(now),
-            Some(since) if now.since(since) >= STALL_MS_MAX => pressure.is_lagging = true,
+        let slow = pressure.slow();
+        match slow.waited_for_since {
+            None => slow.waited_for_since = Some(now),
+            Some(since) if now.since(since) >= STALL_MS_MAX => slow.is_lagging = true,
             Some(_) => {}
         }
-        !pressure.is_lagging
+        !slow.is_lagging
     }
 
     /// Lets a producer wait for a consumer here.
     fn let_wait(&mut self, producer: Producer, slot: u32) {
         if let Some(conn) = self.local.conns.get_mut(slot as usize)
-            && !conn.pressure.waiting.contains(&producer)
+            && !conn.pressure.slow().waiting.contains(&producer)
         {
-            conn.pressure.waiting.push(producer);
+            conn.pressure.slow().waiting.push(producer);
         }
         if producer.worker == self.worker {
             self.stall(producer, STALL_MS_MAX);
@@ -124,39 +127,38 @@ impl<S> Shard<S> {
     pub(super) fn after_blocked_write(&mut self, slot: u32, is_blocked: bool) {
         let now = self.now;
         let limits = self.local.limits;
-        let deadline_ms = self.shared.options.write_deadline_ms;
+        let deadline_at = now.plus(self.shared.options.write_deadline_ms);
         let Some(conn) = self.local.conns.get_mut(slot as usize) else {
             return;
         };
         conn.pressure.is_blocked = is_blocked;
         let pending_bytes = conn.out.pending_bytes();
         let taken_bytes = conn.out.taken_bytes();
-        let pressure = &mut conn.pressure;
-        if pending_bytes <= limits.low_water_bytes {
-            pressure.waited_for_since = None;
-            pressure.is_lagging = false;
-            self.release_waiting_of(slot);
-        } else if pending_bytes > limits.pending_bytes_max && is_blocked {
+        if pending_bytes > limits.pending_bytes_max && is_blocked {
             return self.close_slow(slot, CloseReason::SlowConsumerPendingBytes);
         }
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
-            return;
-        };
-        let pressure = &mut conn.pressure;
+        let mut waiting = SmallVec::new();
         if !is_blocked {
-            pressure.deadline = None;
-        } else if pressure
-            .deadline
-            .is_none_or(|(bytes, _)| taken_bytes >= bytes)
-        {
-            // All that is queued now must be taken in time; what comes later has its own time.
-            let at = now.plus(deadline_ms);
-            pressure.deadline = Some((taken_bytes + pending_bytes as u64, at));
-            // One timer a connection, however often it is blocked and free again.
-            if !std::mem::replace(&mut pressure.has_timer, true) {
-                self.add_timer(slot, Due::Write, at);
+            if let Some(slow) = conn.pressure.slow.take() {
+                waiting = slow.waiting;
+            }
+        } else {
+            let slow = conn.pressure.slow();
+            if pending_bytes <= limits.low_water_bytes {
+                slow.waited_for_since = None;
+                slow.is_lagging = false;
+                waiting = std::mem::take(&mut slow.waiting);
+            }
+            if slow.deadline.is_none_or(|(bytes, _)| taken_bytes >= bytes) {
+                // All that is queued now must be taken in time; what comes later has its own time.
+                slow.deadline = Some((taken_bytes + pending_bytes as u64, deadline_at));
+                // One timer a connection, however often it is blocked and free again.
+                if !std::mem::replace(&mut conn.pressure.has_timer, true) {
+                    self.add_timer(slot, Due::Write, deadline_at);
+                }
             }
         }
+        self.release(&waiting);
     }
 
     pub(super) fn on_write_deadline(&mut self, slot: u32) {
@@ -165,15 +167,17 @@ impl<S> Shard<S> {
             return;
         };
         let taken_bytes = conn.out.taken_bytes();
-        let pressure = &mut conn.pressure;
-        pressure.has_timer = false;
-        match pressure.deadline {
-            Some((bytes, _)) if taken_bytes >= bytes => pressure.deadline = None,
+        conn.pressure.has_timer = false;
+        let Some(slow) = &mut conn.pressure.slow else {
+            return;
+        };
+        match slow.deadline {
+            Some((bytes, _)) if taken_bytes >= bytes => slow.deadline = None,
             Some((_, at)) if at <= now => {
                 self.close_slow(slot, CloseReason::SlowConsumerWriteDeadline);
             }
             Some((_, at)) => {
-                pressure.has_timer = true;
+                conn.pressure.has_timer = true;
                 self.add_timer(slot, Due::Write, at);
             }
             None => {}
@@ -206,18 +210,11 @@ impl<S> Shard<S> {
         self.local.close(slot, reason);
     }
 
-    fn release_waiting_of(&mut self, slot: u32) {
-        let Some(conn) = self.local.conns.get_mut(slot as usize) else {
-            return;
-        };
-        let waiting = std::mem::take(&mut conn.pressure.waiting);
-        self.release(&waiting);
-    }
-
     /// Lets everybody go on who waits for a connection that goes.
     pub(super) fn release_waiting(&mut self, conn: &mut Conn<S>) {
-        let waiting = std::mem::take(&mut conn.pressure.waiting);
-        self.release(&waiting);
+        if let Some(slow) = conn.pressure.slow.take() {
+            self.release(&slow.waiting);
+        }
     }
 
     fn release(&mut self, waiting: &[Producer]) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::deliver::Outgoing;
+use super::deliver::{Local, Outgoing};
 use super::mail::{self, Mail, Outbox, Producer};
 use super::shard::Shard;
 use crate::clock::Millis;
@@ -12,6 +12,13 @@ use crate::router::{self, Group, Matches, Message, Owner, Router, Target, pick};
 use crate::wire::encode;
 use crate::wire::err_text;
 use crate::wire::parse::Publish;
+
+/// Bytes of records that are worth a letter of their own.
+const LETTER_BYTES: usize = 128 * 1024;
+
+/// Receivers up to which their subscriptions are fetched before the first is served; with more, the
+/// processor finds enough to do by itself.
+const WARM_UP_MAX: usize = 8;
 
 /// How often a message for a queue group is passed on because the member picked on another worker
 /// had gone: each hop finds another worker's view of the group, and two views are enough in
@@ -56,8 +63,7 @@ impl<S> Shard<S> {
         if wishes.pedantic && !crate::subject::is_valid_literal(publish.subject) {
             self.send_error(slot, err_text::INVALID_PUBLISH_SUBJECT);
         }
-        // Source: core-protocol section 3.2. These carry routing between servers and accounts.
-        if publish.subject.starts_with(b"$NRG.") || publish.subject.starts_with(b"_GR_.") {
+        if is_reserved_subject(publish.subject) {
             self.refuse_publish(
                 slot,
                 "Permissions Violation for Publish to ",
@@ -66,9 +72,7 @@ impl<S> Shard<S> {
             return false;
         }
         if let Some(reply) = publish.reply
-            && (reply.starts_with(b"_GR_.")
-                || reply.starts_with(b"_R_.")
-                || (reply.starts_with(b"$JS.ACK") && reply.len() > 7))
+            && is_reserved_reply(reply)
         {
             self.refuse_publish(
                 slot,
@@ -120,6 +124,9 @@ impl<S> Shard<S> {
             let (same, others) = rest.split_at(run);
             rest = others;
             if owner == own {
+                if matches!(same.len(), 2..=WARM_UP_MAX) {
+                    self.local.subs.warm_up(same);
+                }
                 for &target in same {
                     is_delivered |= self.local.deliver(target, &mut message);
                 }
@@ -130,7 +137,7 @@ impl<S> Shard<S> {
                             .call(&self.shared.router, matches, target, publish);
                 }
             } else if let Some(outbox) = self.outboxes.get_mut(owner.index()) {
-                post(outbox, &mut self.local.fresh_bytes, from, publish, None, 0);
+                post(outbox, &mut self.local, from, publish, None, 0);
                 is_congested |= self.is_congested[owner.index()];
                 is_delivered = true;
             }
@@ -145,14 +152,7 @@ impl<S> Shard<S> {
                         .call(&self.shared.router, matches, target, publish)
                 } else if let Some(outbox) = self.outboxes.get_mut(owner.index()) {
                     let member = Some((target, &group.name[..]));
-                    post(
-                        outbox,
-                        &mut self.local.fresh_bytes,
-                        from,
-                        publish,
-                        member,
-                        0,
-                    );
+                    post(outbox, &mut self.local, from, publish, member, 0);
                     is_congested |= self.is_congested[owner.index()];
                     true
                 } else {
@@ -211,6 +211,7 @@ impl<S> Shard<S> {
     /// the caller should flush first.
     pub fn on_mail(&mut self, bytes: &[u8], now: Millis) -> usize {
         self.now = now;
+        self.renew_trace();
         let mut at = 0;
         while !self.local.wants_flush {
             let Some((mail, used)) = mail::read(&bytes[at..]) else {
@@ -313,14 +314,7 @@ impl<S> Shard<S> {
                     .call(&self.shared.router, matches, target, publish)
             } else if let Some(outbox) = self.outboxes.get_mut(owner.index()) {
                 let member = Some((target, queue));
-                post(
-                    outbox,
-                    &mut self.local.fresh_bytes,
-                    from,
-                    publish,
-                    member,
-                    hops + 1,
-                );
+                post(outbox, &mut self.local, from, publish, member, hops + 1);
                 true
             } else {
                 false
@@ -364,6 +358,25 @@ impl<S> Shard<S> {
     }
 }
 
+/// Whether a subject is used between servers only. Source: core-protocol section 3.2, and the
+/// reference for which of them need something behind the prefix.
+fn is_reserved_subject(subject: &[u8]) -> bool {
+    subject.starts_with(b"$NRG.") || is_longer_than(subject, b"_GR_.")
+}
+
+/// Whether a reply subject is used between servers and accounts only.
+fn is_reserved_reply(reply: &[u8]) -> bool {
+    reply.starts_with(b"_R_.")
+        || is_longer_than(reply, b"_GR_.")
+        || is_longer_than(reply, b"$JS.ACK.")
+}
+
+fn is_longer_than(subject: &[u8], prefix: &[u8]) -> bool {
+    subject
+        .strip_prefix(prefix)
+        .is_some_and(|rest| !rest.is_empty())
+}
+
 /// The tail a message came with, or one built in `built`.
 fn tail_of<'a>(publish: &'a Publish<'_>, built: &'a mut Vec<u8>) -> &'a [u8] {
     if publish.tail.is_empty() {
@@ -374,9 +387,9 @@ fn tail_of<'a>(publish: &'a Publish<'_>, built: &'a mut Vec<u8>) -> &'a [u8] {
     }
 }
 
-fn post(
+fn post<S>(
     outbox: &mut Outbox,
-    fresh_bytes: &mut usize,
+    local: &mut Local<S>,
     from: Option<Producer>,
     publish: &Publish<'_>,
     member: Option<(Target, &[u8])>,
@@ -384,7 +397,9 @@ fn post(
 ) {
     let before = outbox.bytes();
     outbox.push_message(from, publish, member, hops);
-    *fresh_bytes += outbox.bytes() - before;
+    local.fresh_bytes += outbox.bytes() - before;
+    // The other worker should begin before all of it is out of the processor's cache.
+    local.wants_flush |= outbox.bytes() > LETTER_BYTES;
 }
 
 /// Callbacks and queues inside the process, and what callbacks publish.

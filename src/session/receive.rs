@@ -12,6 +12,7 @@ impl<S> Shard<S> {
     /// to be handed in again.
     pub fn on_bytes(&mut self, slot: u32, bytes: &[u8], now: Millis) -> usize {
         self.now = now;
+        self.renew_trace();
         let mut at = 0;
         while at < bytes.len() {
             let Some(conn) = self.local.conns.get_mut(slot as usize) else {

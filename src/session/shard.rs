@@ -74,8 +74,8 @@ pub struct Shard<S> {
 }
 
 /// Room for output of one pass before the caller should flush: enough for large writes to each of
-/// some hundred receivers, little enough to stay in the processor's cache.
-pub(super) const FRESH_BYTES_MAX: usize = 1024 * 1024;
+/// some hundred receivers, little enough to cost a small device no memory worth speaking of.
+pub(super) const FRESH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 impl<S> Shard<S> {
     /// A shard for the worker with this index of `workers`. `None` if the index is out of range.
@@ -175,6 +175,11 @@ impl<S> Shard<S> {
         self.local.conns.iter().map(|(slot, _)| slot as u32)
     }
 
+    /// Gives an empty buffer for records to another worker.
+    pub fn refill_outbox(&mut self, worker: WorkerId, bytes: Vec<u8>) {
+        self.outboxes[worker.0 as usize].refill(bytes);
+    }
+
     /// Counts so far.
     pub fn counters(&self) -> Counters {
         self.local.counters
@@ -222,6 +227,11 @@ impl<S> Shard<S> {
     /// Takes the records for another worker, to be posted.
     pub fn take_outbox(&mut self, worker: WorkerId) -> Vec<u8> {
         self.outboxes[worker.0 as usize].take()
+    }
+
+    /// About how many bytes went back to the allocator since this was last asked.
+    pub fn take_freed_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.local.freed_bytes) + self.local.pool.take_freed_bytes()
     }
 
     /// Whether the caller should flush before it hands anything more in.

@@ -4,6 +4,9 @@ use super::conn::Conn;
 use super::shard::Shard;
 use crate::wire::err_text;
 
+/// About what a subscription takes in all tables together.
+const SUB_BYTES: usize = 90;
+
 /// A queue name the reference keeps for itself.
 const RESERVED_QUEUE: &[u8] = b"_sys_";
 
@@ -90,6 +93,7 @@ impl<S> Shard<S> {
         };
         if let Some((sub, target)) = local.subs.remove(&mut conn.sids, key) {
             self.shared.router.unsubscribe(sub.place, target);
+            self.local.freed_bytes += SUB_BYTES;
         }
     }
 
@@ -114,6 +118,7 @@ impl<S> Shard<S> {
             let (sub, target) = subs.remove_with_index(key)?;
             Some((sub.place, target))
         });
-        self.shared.router.unsubscribe_all(places);
+        let gone = self.shared.router.unsubscribe_all(places);
+        self.local.freed_bytes += gone * SUB_BYTES;
     }
 }

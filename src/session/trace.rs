@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use super::conn::Conn;
 use super::shard::Shard;
+use super::subs::Sid;
+use crate::log::Logger;
 use crate::wire::parse::{Op, Publish};
 
 /// Bytes as text, escaped so that a line of the log stays a line.
@@ -14,7 +17,40 @@ impl fmt::Display for Text<'_> {
     }
 }
 
+/// A message on its way to a subscription.
+#[cold]
+pub(super) fn delivery<S>(log: &Logger, conn: &Conn<S>, sid: &Sid, publish: &Publish<'_>) {
+    let label = conn.label();
+    let (subject, sid) = (Text(publish.subject), Text(sid.name()));
+    let reply = publish
+        .reply
+        .map(|reply| format!("{} ", Text(reply)))
+        .unwrap_or_default();
+    let payload_bytes = publish.body.len() - publish.header_bytes;
+    match (publish.header_bytes, conn.wishes.headers) {
+        (0, _) | (_, false) => {
+            log.trace(format_args!(
+                "{label} - ->> [MSG {subject} {sid} {reply}{payload_bytes}]"
+            ));
+        }
+        (header_bytes, true) => {
+            let size = publish.body.len();
+            log.trace(format_args!(
+                "{label} - ->> [HMSG {subject} {sid} {reply}{header_bytes} {size}]"
+            ));
+        }
+    }
+}
+
 impl<S> Shard<S> {
+    /// Looks whether protocol lines are asked for: once a call, not once a message.
+    pub(super) fn renew_trace(&mut self) {
+        self.local.trace = match self.shared.log.trace_enabled() {
+            true => Some(self.shared.log.clone()),
+            false => None,
+        };
+    }
+
     #[inline]
     pub(super) fn trace_op(&self, slot: u32, op: &Op<'_>) {
         if self.shared.log.trace_enabled() {
@@ -24,7 +60,7 @@ impl<S> Shard<S> {
 
     #[inline]
     pub(super) fn trace_publish(&self, slot: u32, publish: &Publish<'_>) {
-        if self.shared.log.trace_enabled() {
+        if self.local.trace.is_some() {
             self.trace_publish_line(slot, publish);
         }
     }

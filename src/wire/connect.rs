@@ -6,7 +6,8 @@
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
 
-/// What a client says of itself. The defaults hold for a client that never sends CONNECT.
+/// What a client says of itself. The defaults hold for a client that never sends CONNECT; what a
+/// later CONNECT leaves out stays as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connect {
     /// `+OK` after every accepted operation.
@@ -27,12 +28,12 @@ pub struct Connect {
     pub version: String,
     /// Name the application chose.
     pub name: String,
-    /// Name of the user.
-    pub user: String,
-    /// Password of the user.
-    pub password: String,
-    /// Shared secret.
-    pub auth_token: String,
+    /// Name of the user, if given this time.
+    pub user: Option<String>,
+    /// Password of the user, if given this time.
+    pub password: Option<String>,
+    /// Shared secret, if given this time.
+    pub auth_token: Option<String>,
     /// Whether it names an account to register, which servers stopped doing long ago.
     pub names_account: bool,
 }
@@ -49,26 +50,27 @@ impl Default for Connect {
             lang: String::new(),
             version: String::new(),
             name: String::new(),
-            user: String::new(),
-            password: String::new(),
-            auth_token: String::new(),
+            user: None,
+            password: None,
+            auth_token: None,
             names_account: false,
         }
     }
 }
 
 impl Connect {
-    /// Reads the JSON; `None` when it is not an object with fields of the right types.
-    pub fn parse(json: &[u8]) -> Option<Connect> {
+    /// Reads the JSON over what held before; `None` when it is not an object with fields of the
+    /// right types.
+    pub fn parse(json: &[u8], before: Connect) -> Option<Connect> {
         let text = String::from_utf8_lossy(json);
         let mut source = serde_json::Deserializer::from_str(&text);
-        let connect = source.deserialize_map(ConnectVisitor).ok()?;
+        let connect = source.deserialize_map(ConnectVisitor(before)).ok()?;
         source.end().ok()?;
         Some(connect)
     }
 }
 
-struct ConnectVisitor;
+struct ConnectVisitor(Connect);
 
 impl<'de> Visitor<'de> for ConnectVisitor {
     type Value = Connect;
@@ -78,7 +80,7 @@ impl<'de> Visitor<'de> for ConnectVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Connect, A::Error> {
-        let mut connect = Connect::default();
+        let mut connect = self.0;
         while let Some(mut key) = map.next_key::<String>()? {
             key.make_ascii_lowercase();
             match key.as_str() {
@@ -91,9 +93,9 @@ impl<'de> Visitor<'de> for ConnectVisitor {
                 "lang" => set(&mut connect.lang, &mut map)?,
                 "version" => set(&mut connect.version, &mut map)?,
                 "name" => set(&mut connect.name, &mut map)?,
-                "user" => set(&mut connect.user, &mut map)?,
-                "pass" => set(&mut connect.password, &mut map)?,
-                "auth_token" => set(&mut connect.auth_token, &mut map)?,
+                "user" => connect.user = map.next_value()?,
+                "pass" => connect.password = map.next_value()?,
+                "auth_token" => connect.auth_token = map.next_value()?,
                 "account" | "new_account" => {
                     connect.names_account |= map.next_value::<Option<IgnoredAny>>()?.is_some();
                 }
@@ -125,10 +127,20 @@ mod tests {
     fn leniency_is_the_reference_s() {
         let connect = Connect::parse(
             b"{\"Verbose\":true,\"verbose\":false,\"ECHO\":null,\"x\":[1,{}],\"name\":\"a\xff\"}",
+            Connect::default(),
         )
         .expect("valid");
         assert!(!connect.verbose && connect.echo && connect.pedantic);
         assert_eq!(connect.name, "a\u{fffd}");
+    }
+
+    #[test]
+    fn what_is_left_out_stays() {
+        let first = Connect::parse(b"{\"echo\":false,\"user\":\"u\"}", Connect::default());
+        let first = first.expect("valid");
+        assert_eq!(first.user.as_deref(), Some("u"));
+        let second = Connect::parse(b"{\"echo\":null,\"verbose\":false}", first).expect("valid");
+        assert!(!second.echo && !second.verbose && second.pedantic);
     }
 
     #[test]
@@ -144,7 +156,7 @@ mod tests {
             b"",
         ] {
             assert_eq!(
-                Connect::parse(json),
+                Connect::parse(json, Connect::default()),
                 None,
                 "{}",
                 String::from_utf8_lossy(json)

@@ -101,10 +101,13 @@ pub fn append_quoted(out: &mut String, bytes: &[u8]) {
                 c if c.is_control() && (c as u32) < 0x80 => {
                     let _ = write!(out, "\\x{:02x}", c as u32);
                 }
-                c if c.is_control() => {
+                c if is_printable(c) => out.push(c),
+                c if (c as u32) < 0x1_0000 => {
                     let _ = write!(out, "\\u{:04x}", c as u32);
                 }
-                c => out.push(c),
+                c => {
+                    let _ = write!(out, "\\U{:08x}", c as u32);
+                }
             }
         }
         for byte in chunk.invalid() {
@@ -114,6 +117,14 @@ pub fn append_quoted(out: &mut String, bytes: &[u8]) {
     out.push('"');
 }
 
+/// Whether a character shows as itself: what `Debug` of a string leaves alone behind a letter, so
+/// that combining marks count as shown.
+fn is_printable(c: char) -> bool {
+    let mut text = String::from("a");
+    text.push(c);
+    format!("{text:?}").len() == text.len() + 2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +132,10 @@ mod tests {
     #[test]
     fn quoted_names_cannot_break_the_line() {
         let mut out = String::new();
-        append_quoted(&mut out, b"a\"b\\c\r\n\x01\xff\xc3\xa9");
-        assert_eq!(out, "\"a\\\"b\\\\c\\r\\n\\x01\\xffé\"");
+        append_quoted(
+            &mut out,
+            b"a\"b\\c\r\n\x01\xff\xc3\xa9\xc2\xa0\xf3\xa0\x80\x81",
+        );
+        assert_eq!(out, "\"a\\\"b\\\\c\\r\\n\\x01\\xffé\\u00a0\\U000e0001\"");
     }
 }

@@ -396,4 +396,42 @@ mod tests {
         assert_eq!(parser.missing_bytes(bytes.len()), 1000 + 2 - 3);
         assert_eq!(Parser::new().missing_bytes(7), 1, "of an unknown size, one");
     }
+
+    proptest::proptest! {
+        /// Bytes that look like frames, and bytes that do not, in two pieces: the same frames or
+        /// the same error as in one, and no panic.
+        #[test]
+        fn any_bytes_parse_the_same_in_pieces(
+            words in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "MSG a 1 2\r\n", "HMSG a 1 1 2\r\n", "MSG", " ", "a 1 0", "99", "\r\n", "\n",
+                    "\r\n\r\n", "hi", "PING\r\n", "+OK\r\n", "-ERR 'x'\r\n", "INFO {}\r\n", "\0",
+                ]),
+                0..24,
+            ),
+            cut in 0usize..200,
+        ) {
+            let stream = words.concat().into_bytes();
+            let drain = |ends: &[usize]| {
+                let mut parser = Parser::new();
+                let (mut start, mut seen) = (0, Vec::new());
+                for &end in ends {
+                    loop {
+                        match parser.parse(&stream[start..end]) {
+                            Ok(Some((frame, used))) => {
+                                seen.push(format!("{frame:?}"));
+                                start += used;
+                            }
+                            Ok(None) => break,
+                            Err(error) => return (seen, Some(error)),
+                        }
+                    }
+                }
+                (seen, None)
+            };
+            let cut = cut.min(stream.len());
+            let (whole, in_pieces) = (drain(&[stream.len()]), drain(&[cut, stream.len()]));
+            proptest::prop_assert_eq!(whole, in_pieces);
+        }
+    }
 }

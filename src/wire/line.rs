@@ -10,10 +10,9 @@ pub const ARGS_MAX: usize = 5;
 /// Where the arguments of a line lie, as offsets into the bytes that begin at the verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Args {
-    count: usize,
     ranges: [(u32, u32); ARGS_MAX],
-    /// Bytes of the whole line with its LF.
-    pub line_bytes: usize,
+    line_bytes: u32,
+    count: u8,
     /// Whether arguments are separated by one blank and the line ends in CR LF, so that a stretch
     /// of it can be passed on as it is.
     pub is_canonical: bool,
@@ -22,7 +21,12 @@ pub struct Args {
 impl Args {
     /// How many there are; `ARGS_MAX` stands for that many or more.
     pub fn count(&self) -> usize {
-        self.count
+        usize::from(self.count)
+    }
+
+    /// Bytes of the whole line with its LF.
+    pub fn line_bytes(&self) -> usize {
+        self.line_bytes as usize
     }
 
     /// Offsets of an argument.
@@ -93,9 +97,9 @@ pub fn split_fast(frame: &[u8], from: usize, args_bytes_max: usize) -> Option<Ar
                     return None;
                 }
                 return Some(Args {
-                    count,
                     ranges,
-                    line_bytes: end + 2,
+                    line_bytes: end as u32 + 2,
+                    count: count as u8,
                     is_canonical: true,
                 });
             }
@@ -122,18 +126,18 @@ pub fn split_plain(
         return Err(LineError::StrayCr);
     }
     let mut args = Args {
-        count: 0,
         ranges: [(0, 0); ARGS_MAX],
-        line_bytes,
+        line_bytes: line_bytes as u32,
+        count: 0,
         is_canonical: false,
     };
     let mut at = start;
-    while at < text.len() && args.count < ARGS_MAX {
+    while at < text.len() && args.count() < ARGS_MAX {
         let end = text[at..]
             .iter()
             .position(|&byte| is_blank(byte))
             .map_or(text.len(), |length| at + length);
-        args.ranges[args.count] = (at as u32, end as u32);
+        args.ranges[args.count()] = (at as u32, end as u32);
         args.count += 1;
         at = skip_blanks(text, end);
     }

@@ -72,16 +72,17 @@ pub enum Op<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     args: Args,
-    reply: Option<(usize, usize)>,
-    header_bytes: usize,
-    body_bytes: usize,
+    // Sizes have nine digits at most.
+    header_bytes: u32,
+    body_bytes: u32,
+    has_reply: bool,
     is_canonical: bool,
 }
 
 impl Head {
     /// Bytes of the whole frame: line, body and the CR LF behind it.
     pub fn frame_bytes(&self) -> usize {
-        self.args.line_bytes + self.body_bytes + 2
+        self.args.line_bytes() + self.body_bytes as usize + 2
     }
 
     /// Refuses a frame that is not complete if its end is wrong already.
@@ -89,7 +90,7 @@ impl Head {
     /// # Errors
     /// The byte behind the body is there and no CR.
     pub fn check_partial(&self, frame: &[u8]) -> Result<(), Fatal> {
-        match frame.get(self.args.line_bytes + self.body_bytes) {
+        match frame.get(self.args.line_bytes() + self.body_bytes as usize) {
             Some(&byte) if byte != b'\r' => Err(err_text::UNKNOWN_OPERATION),
             _ => Ok(()),
         }
@@ -101,7 +102,7 @@ impl Head {
     /// The body is not followed by CR LF.
     #[inline(always)]
     pub fn finish<'a>(&self, frame: &'a [u8]) -> Result<Publish<'a>, Fatal> {
-        let body_end = self.args.line_bytes + self.body_bytes;
+        let body_end = self.args.line_bytes() + self.body_bytes as usize;
         if frame[body_end..body_end + 2] != *b"\r\n" {
             return Err(err_text::UNKNOWN_OPERATION);
         }
@@ -111,9 +112,13 @@ impl Head {
         };
         Ok(Publish {
             subject: self.args.get(frame, 0),
-            reply: self.reply.map(|(start, end)| &frame[start..end]),
-            header_bytes: self.header_bytes,
-            body: &frame[self.args.line_bytes..body_end],
+            reply: if self.has_reply {
+                Some(self.args.get(frame, 1))
+            } else {
+                None
+            },
+            header_bytes: self.header_bytes as usize,
+            body: &frame[self.args.line_bytes()..body_end],
             tail,
         })
     }
@@ -341,7 +346,7 @@ fn operation<'a>(
         },
         _ => return Err(err_text::BAD_ARGUMENTS),
     };
-    Ok(Next::Op(op, args.line_bytes))
+    Ok(Next::Op(op, args.line_bytes()))
 }
 
 /// A number of 1 to 9 digits.
@@ -363,9 +368,9 @@ fn size(digits: &[u8]) -> Option<usize> {
 
 #[inline(always)]
 fn publish_head(frame: &[u8], args: Args, limits: &ParseLimits) -> Result<Head, Fatal> {
-    let (reply, size_index) = match args.count() {
-        2 => (None, 1),
-        3 => (Some(args.range(1)), 2),
+    let (has_reply, size_index) = match args.count() {
+        2 => (false, 1),
+        3 => (true, 2),
         _ => return Err(err_text::BAD_ARGUMENTS),
     };
     let body_bytes = size(args.get(frame, size_index)).ok_or(err_text::BAD_ARGUMENTS)?;
@@ -374,17 +379,17 @@ fn publish_head(frame: &[u8], args: Args, limits: &ParseLimits) -> Result<Head, 
     }
     Ok(Head {
         args,
-        reply,
         header_bytes: 0,
-        body_bytes,
+        body_bytes: body_bytes as u32,
+        has_reply,
         is_canonical: args.is_canonical,
     })
 }
 
 fn header_publish_head(frame: &[u8], args: Args, limits: &ParseLimits) -> Result<Head, Fatal> {
-    let (reply, size_index) = match args.count() {
-        3 => (None, 1),
-        4 => (Some(args.range(1)), 2),
+    let (has_reply, size_index) = match args.count() {
+        3 => (false, 1),
+        4 => (true, 2),
         _ => return Err(err_text::HEADER),
     };
     let header_bytes = size(args.get(frame, size_index)).ok_or(err_text::HEADER)?;
@@ -399,9 +404,9 @@ fn header_publish_head(frame: &[u8], args: Args, limits: &ParseLimits) -> Result
     let is_canonical = args.is_canonical && header_bytes > 0;
     Ok(Head {
         args,
-        reply,
-        header_bytes,
-        body_bytes,
+        header_bytes: header_bytes as u32,
+        body_bytes: body_bytes as u32,
+        has_reply,
         is_canonical,
     })
 }

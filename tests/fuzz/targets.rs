@@ -146,7 +146,7 @@ fn split_both_ways(bytes: &[u8]) {
         let line_bytes = from + lf.expect("a whole line") + 1;
         let plain = line::split_plain(bytes, from, line_bytes, ARGS_BYTES_MAX);
         let plain = plain.expect("what is fast is legal");
-        assert_eq!(fast.line_bytes, plain.line_bytes);
+        assert_eq!(fast.line_bytes(), plain.line_bytes());
         assert_eq!(fast.count(), plain.count(), "{}", bytes.escape_ascii());
         for index in 0..fast.count() {
             assert_eq!(
@@ -161,7 +161,7 @@ fn split_both_ways(bytes: &[u8]) {
 
 /// CONNECT: what is accepted is a JSON object, and reads the same again.
 pub fn connect(data: &[u8]) {
-    let Some(connect) = Connect::parse(data) else {
+    let Some(connect) = Connect::parse(data, Connect::default()) else {
         return;
     };
     let text = String::from_utf8_lossy(data);
@@ -179,7 +179,7 @@ pub fn connect(data: &[u8]) {
     if names.windows(2).any(|pair| pair[0] == pair[1]) || has_twice(&text, object.len()) {
         return;
     }
-    let again = Connect::parse(value.to_string().as_bytes());
+    let again = Connect::parse(value.to_string().as_bytes(), Connect::default());
     assert_eq!(again, Some(connect), "{text}");
 }
 

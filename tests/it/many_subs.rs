@@ -100,14 +100,14 @@ fn closing_the_connections_unloads_too() {
     conn.send(b"SUB r 1\r\n");
     let is_unknown = eventually(PATIENCE, || {
         conn.send(b"PUB c1.i7.x r 0\r\n\r\nPING\r\n");
-        let Op::Msg(msg) = conn.next_op() else {
+        let Op::Msg(msg) = conn.next_answer() else {
             return false;
         };
         assert!(
             msg.header
                 .is_some_and(|header| header.starts_with(b"NATS/1.0 503\r\n"))
         );
-        conn.next_op() == Op::Pong
+        conn.next_answer() == Op::Pong
     });
     assert!(
         is_unknown,

@@ -113,7 +113,7 @@ fn one_byte_a_packet_costs_little() {
     for conn in &mut conns {
         for _ in 0..5 {
             // Everybody's message goes to whoever is subscribed at that moment.
-            while matches!(conn.next_op(), crate::support::Op::Msg(_)) {}
+            while matches!(conn.next_answer(), crate::support::Op::Msg(_)) {}
         }
     }
     assert_bounded(&mut server, rss_before, "one byte a packet");

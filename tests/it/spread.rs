@@ -37,7 +37,8 @@ fn few_connections_spread_evenly_over_the_workers() {
     }
 }
 
-/// The same when they all come at once.
+/// When they all come at once, the workers' counts of each other are a little old: nobody gets less
+/// than half of its share, or half as much again.
 #[test]
 fn a_burst_of_connections_spreads_evenly() {
     if is_midge_missing("workers") {
@@ -51,7 +52,7 @@ fn a_burst_of_connections_spreads_evenly() {
     let mut counts = Vec::new();
     let is_even = eventually(PATIENCE, || {
         counts = connections_by_worker(&server.log(), 4);
-        counts.iter().sum::<usize>() == 40 && counts.iter().all(|count| (8..=12).contains(count))
+        counts.iter().sum::<usize>() == 40 && counts.iter().all(|count| (5..=15).contains(count))
     });
     assert!(is_even, "{counts:?}");
 }

@@ -13,15 +13,12 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use super::buffer::Buffer;
 use super::histogram::Histogram;
 use super::role::{Clock, Meter, Role, Turn};
 
 /// Up to this many connections of one kind get a thread each.
 const THREAD_EACH_MAX: usize = 16;
-/// Bytes asked for in one read.
-const READ_BYTES: usize = 256 * 1024;
-/// Room in front of a read for the beginning of a cut frame; grows when that is longer.
-const HEADROOM_BYTES: usize = 16 * 1024;
 /// How often a blocking talker looks for what the server has to say.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(100);
 /// Writes that one connection may do before the next one has its turn.
@@ -142,40 +139,6 @@ impl Crew {
             }
         }
         latency
-    }
-}
-
-/// A read buffer with room in front, where the rest of the last read is put so that frames are in
-/// one piece.
-struct Buffer {
-    bytes: Vec<u8>,
-    headroom: usize,
-}
-
-impl Buffer {
-    fn new() -> Self {
-        Buffer {
-            bytes: vec![0; HEADROOM_BYTES + READ_BYTES],
-            headroom: HEADROOM_BYTES,
-        }
-    }
-
-    /// Where to read to.
-    fn space(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.headroom..]
-    }
-
-    /// The `count` bytes just read, behind what was left over from the last read.
-    fn joined(&mut self, rest: &[u8], count: usize) -> &[u8] {
-        if rest.len() > self.headroom {
-            // Twice what is needed: a rest that grows read by read must not copy each time.
-            let more = rest.len() * 2 - self.headroom;
-            self.bytes.splice(0..0, std::iter::repeat_n(0, more));
-            self.headroom += more;
-        }
-        let start = self.headroom - rest.len();
-        self.bytes[start..self.headroom].copy_from_slice(rest);
-        &self.bytes[start..self.headroom + count]
     }
 }
 
@@ -443,18 +406,161 @@ impl Member {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
+    use super::super::plan::STAMP_BYTES;
+    use super::super::publisher::{Batch, Publisher};
+    use super::super::subscriber::Subscriber;
     use super::*;
 
+    const MESSAGE_COUNT: u64 = 2000;
+
+    /// Connections to a listener whose other ends are handed to `peer`, one thread each.
+    fn connected(count: usize, peer: fn(TcpStream)) -> Vec<TcpStream> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = |_| {
+            let stream = TcpStream::connect(address).unwrap();
+            let (other, _) = listener.accept().unwrap();
+            std::thread::spawn(move || peer(other));
+            stream
+        };
+        (0..count).map(connect).collect()
+    }
+
+    fn run_crew(
+        roles: Vec<(TcpStream, Box<dyn Role>, Arc<Meter>)>,
+        threads: usize,
+    ) -> (Crew, Stage) {
+        let stage = Stage {
+            clock: Clock::start(),
+            stop: Arc::default(),
+        };
+        let endpoints = roles.into_iter().map(|(stream, role, meter)| Endpoint {
+            stream,
+            early: b"INFO {}\r\nMSG a 1 2".to_vec(),
+            role,
+            meter,
+        });
+        let mut crew = Crew::new(&stage);
+        let mut gates = Vec::new();
+        crew.add(endpoints.collect(), threads, &stage, &mut gates)
+            .unwrap();
+        for gate in gates {
+            gate.wait();
+        }
+        (crew, stage)
+    }
+
+    fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Sends the rest of the first head, and stamped messages in pieces of an odd size.
+    fn send_messages(mut peer: TcpStream) {
+        let payload = [0; STAMP_BYTES + 12];
+        let mut stream = b"0\r\n".to_vec();
+        for number in 0..MESSAGE_COUNT {
+            if number > 0 {
+                stream.extend_from_slice(b"MSG a 1 20\r\n");
+            }
+            stream.extend_from_slice(&payload);
+            stream.extend_from_slice(b"\r\n");
+        }
+        for piece in stream.chunks(997) {
+            peer.write_all(piece).unwrap();
+        }
+        // Until the other side hangs up.
+        let _ = peer.read(&mut [0; 16]);
+    }
+
     #[test]
-    fn what_was_left_over_stands_in_front_of_what_was_read() {
-        let mut buffer = Buffer::new();
-        buffer.space()[..3].copy_from_slice(b"def");
-        assert_eq!(buffer.joined(b"abc", 3), b"abcdef");
-        let long = vec![b'x'; HEADROOM_BYTES * 3];
-        buffer.space()[..3].copy_from_slice(b"end");
-        let joined = buffer.joined(&long, 3);
-        assert_eq!(joined.len(), long.len() + 3);
-        assert!(joined.ends_with(b"xend"));
-        assert_eq!(buffer.space().len(), READ_BYTES);
+    fn every_message_is_counted_on_threads_each_and_on_a_shared_one() {
+        for threads in [0, 1, 2] {
+            let meters: Vec<Arc<Meter>> = (0..4).map(|_| Arc::default()).collect();
+            let streams = connected(meters.len(), send_messages)
+                .into_iter()
+                .zip(&meters);
+            let roles = streams.map(|(stream, meter)| {
+                let role: Box<dyn Role> = Box::new(Subscriber::new(true, meter.clone()));
+                (stream, role, meter.clone())
+            });
+            let (crew, _) = run_crew(roles.collect(), threads);
+            wait_until("all messages arrive", || {
+                meters.iter().all(|meter| meter.count() == MESSAGE_COUNT)
+            });
+            let latency = crew.finish();
+            assert_eq!(latency.count(), MESSAGE_COUNT * 4, "{threads} threads");
+            assert!(meters.iter().all(|meter| meter.fault().is_none()));
+        }
+    }
+
+    /// Takes messages until a PING comes, as slowly as small reads are; then answers.
+    fn take_messages(mut peer: TcpStream) {
+        let mut taken = Vec::new();
+        let mut piece = [0; 4099];
+        while !taken.ends_with(b"PING\r\n") {
+            let count = peer.read(&mut piece).unwrap();
+            taken.extend_from_slice(&piece[..count]);
+        }
+        let line_count = taken.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        // The tail of the head that stands in `early` first: it is no message of ours.
+        let answer = match line_count == MESSAGE_COUNT * 2 + 1 {
+            true => "0\r\n01234567890123456789\r\nPONG\r\n",
+            false => "0\r\n01234567890123456789\r\n-ERR 'Wrong Count'\r\n",
+        };
+        peer.write_all(answer.as_bytes()).unwrap();
+        let _ = peer.read(&mut piece);
+    }
+
+    #[test]
+    fn publishers_write_all_and_are_confirmed() {
+        for threads in [0, 1, 2] {
+            let meters: Vec<Arc<Meter>> = (0..4).map(|_| Arc::default()).collect();
+            let streams = connected(meters.len(), take_messages)
+                .into_iter()
+                .zip(&meters);
+            let roles = streams.map(|(stream, meter)| {
+                let batch = Batch::encode(&["a".to_owned()], b"", &[b'x'; 1000], 1);
+                let role = Publisher::new(batch, MESSAGE_COUNT, meter.clone());
+                let role: Box<dyn Role> = Box::new(role);
+                (stream, role, meter.clone())
+            });
+            let (crew, _) = run_crew(roles.collect(), threads);
+            wait_until("the server confirms", || {
+                meters
+                    .iter()
+                    .all(|meter| meter.is_confirmed() || meter.fault().is_some())
+            });
+            crew.finish();
+            for meter in &meters {
+                assert_eq!((meter.count(), meter.fault()), (MESSAGE_COUNT, None));
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_goes_away_is_a_fault_unless_the_run_is_over() {
+        for threads in [0, 1] {
+            let meter: Arc<Meter> = Arc::default();
+            let other: Arc<Meter> = Arc::default();
+            let roles = connected(2, drop).into_iter().zip([&meter, &other]);
+            let roles = roles.map(|(stream, meter)| {
+                let role: Box<dyn Role> = Box::new(Subscriber::new(false, meter.clone()));
+                (stream, role, meter.clone())
+            });
+            let (crew, stage) = run_crew(roles.collect(), threads);
+            wait_until("the end is noticed", || {
+                meter.fault().is_some() && other.fault().is_some()
+            });
+            assert_eq!(meter.fault().as_deref(), Some(CLOSED));
+            assert!(!stage.is_over());
+            crew.finish();
+            assert!(stage.is_over());
+        }
     }
 }

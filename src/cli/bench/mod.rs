@@ -6,6 +6,7 @@
 //! `requester`) are state machines without sockets, `drive` and `pace` move their bytes, and this
 //! file brings them together: connect, subscribe, open the gate, watch, gather.
 
+mod buffer;
 mod count;
 mod drive;
 mod histogram;
@@ -24,10 +25,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use super::connection::{Connection, Settings};
+use super::connection::Connection;
 use super::encode::{self, new_inbox};
 use super::failure::Failure;
 use super::flags::{Command, Flag, Parsed};
+use super::settings::Settings;
 use super::write_stdout;
 use drive::{Crew, Endpoint, Stage};
 use histogram::Histogram;
@@ -123,8 +125,15 @@ pub static COMMAND: Command = Command {
 
 /// How long one connection may take to be subscribed.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the run looks whether it is over.
+/// An error of the system while the load is set up.
+fn system(error: io::Error) -> Failure {
+    Failure::run(format!("cannot start the load: {error}"))
+}
+
+/// How often the run looks whether it is over: often enough for short runs...
 const WATCH_INTERVAL: Duration = Duration::from_millis(10);
+/// ... and with a little more time for each connection, since looking at thousands takes some.
+const WATCH_INTERVAL_EACH: Duration = Duration::from_micros(4);
 
 /// Measures.
 pub fn run(flags: &Parsed) -> Result<(), Failure> {
@@ -170,8 +179,6 @@ fn measure(plan: &Plan, settings: &Settings, has_progress: bool) -> Result<Repor
     };
     let mut crew = Crew::new(&stage);
     let mut gates = Vec::new();
-    let system = |error: io::Error| Failure::run(format!("cannot start the load: {error}"));
-
     // Whoever listens comes first: nothing published may find nobody.
     let sinks = open_sinks(plan, settings, &meters)?;
     let (server, sources) = open_sources(plan, settings)?;
@@ -234,11 +241,13 @@ fn watch(
     has_progress: bool,
 ) -> Verdict {
     let expected_count = plan.expected_count();
+    let connection_count = (plan.source_count + plan.sink_count) as u32;
+    let interval = WATCH_INTERVAL + WATCH_INTERVAL_EACH * connection_count;
     let mut progress = Progress::new(has_progress, plan, start_ns);
     let mut moved = (0, 0);
     let mut moved_at_ns = start_ns;
     let verdict = loop {
-        std::thread::sleep(WATCH_INTERVAL);
+        std::thread::sleep(interval);
         let sent_count = sum(&meters.sources);
         let received_count = match plan.mode {
             Mode::Request => sent_count,
@@ -298,7 +307,7 @@ fn open_sinks(plan: &Plan, settings: &Settings, meters: &Meters) -> Result<Vec<E
             connection.subscribe(plan.subject(subject).as_bytes(), queue, sid + 1);
         }
         connection.flush_and_confirm(CONFIRM_TIMEOUT)?;
-        let (stream, early) = connection.into_parts();
+        let (stream, early) = connection.into_parts().map_err(system)?;
         let role: Box<dyn Role> = match plan.mode {
             Mode::Request => Box::new(Replier::new(meter.clone())),
             _ => Box::new(Subscriber::new(plan.is_stamped(), meter.clone())),
@@ -337,7 +346,7 @@ fn open_sources(plan: &Plan, settings: &Settings) -> Result<(Server, Greeted), F
     for _ in 0..plan.source_count {
         let mut connection = open(plan, settings)?;
         connection.flush_and_confirm(CONFIRM_TIMEOUT)?;
-        sources.push(connection.into_parts());
+        sources.push(connection.into_parts().map_err(system)?);
     }
     Ok((server, sources))
 }

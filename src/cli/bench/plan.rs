@@ -119,6 +119,9 @@ impl Plan {
             (Mode::Request, 0, _) => Err(Failure::usage(
                 "bench: --request needs at least one of --clients",
             )),
+            (Mode::Paced { .. }, 0, _) => {
+                Err(Failure::usage("bench: --rate needs publishers: --pub is 0"))
+            }
             (_, 0, 0) => Err(Failure::usage(
                 "bench: --pub and --sub are both 0: nothing to do",
             )),
@@ -133,9 +136,7 @@ impl Plan {
 
     /// Whether payloads carry the time they were sent.
     pub fn is_stamped(&self) -> bool {
-        matches!(self.mode, Mode::Paced { .. })
-            && self.payload_bytes >= STAMP_BYTES
-            && self.source_count > 0
+        matches!(self.mode, Mode::Paced { .. }) && self.payload_bytes >= STAMP_BYTES
     }
 
     /// How many of the messages a source sends: all do the same, the first ones one more.

@@ -14,6 +14,8 @@ pub struct Progress {
     is_terminal: bool,
     is_request: bool,
     message_count: u64,
+    /// The messages that this process publishes.
+    publish_count: u64,
     shown_at_ns: u64,
     shown: (u64, u64),
     shown_columns: usize,
@@ -27,6 +29,11 @@ impl Progress {
             is_terminal: io::stderr().is_terminal(),
             is_request: plan.mode == Mode::Request,
             message_count: plan.message_count,
+            publish_count: if plan.source_count > 0 {
+                plan.message_count
+            } else {
+                0
+            },
             shown_at_ns: start_ns,
             shown: (0, 0),
             shown_columns: 0,
@@ -44,17 +51,19 @@ impl Progress {
             thousands(per_second as u64)
         };
         let (sent_before, received_before) = self.shown;
-        let of = |count, total| format!("{} of {}", thousands(count), thousands(total));
-        let sent_text = of(sent, self.message_count);
-        let text = match self.is_request {
-            true => format!("replies {sent_text}, {}/s", rate(sent, sent_before)),
-            false => format!(
-                "published {sent_text}, {}/s; delivered {}, {}/s",
-                rate(sent, sent_before),
-                of(received, expected),
-                rate(received, received_before)
-            ),
+        let part = |name: &str, count: u64, total: u64, before: u64| {
+            // Short enough for a narrow terminal: a line that wraps cannot be rewritten.
+            let percent = u128::from(count) * 100 / u128::from(total.max(1));
+            (total > 0).then(|| format!("{name} {percent}% at {}/s", rate(count, before)))
         };
+        let parts = match self.is_request {
+            true => [part("replied", sent, self.message_count, sent_before), None],
+            false => [
+                part("published", sent, self.publish_count, sent_before),
+                part("delivered", received, expected, received_before),
+            ],
+        };
+        let text = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
         self.shown_at_ns = now_ns;
         self.shown = (sent, received);
         self.write(&text);

@@ -113,6 +113,8 @@ impl Report {
         }
         if self.latency.count() > 0 {
             text += &self.latency_line();
+        } else if matches!(self.plan.mode, Mode::Paced { .. }) && !self.plan.is_stamped() {
+            text += "latency     not measured: the time stamp needs a --size of 8 or more\n";
         }
         text
     }

@@ -42,6 +42,8 @@ pub struct Meter {
     last_ns: AtomicU64,
     /// The server has taken everything.
     is_confirmed: AtomicBool,
+    /// Spares those who watch thousands of connections the lock below.
+    has_fault: AtomicBool,
     /// Why the connection stopped early.
     fault: Mutex<Option<String>>,
 }
@@ -86,10 +88,14 @@ impl Meter {
     pub fn fail(&self, text: String) {
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         fault.get_or_insert(text);
+        self.has_fault.store(true, Ordering::Release);
     }
 
     /// Why the connection stopped early, if it did.
     pub fn fault(&self) -> Option<String> {
+        if !self.has_fault.load(Ordering::Acquire) {
+            return None;
+        }
         let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         fault.clone()
     }

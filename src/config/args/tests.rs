@@ -51,9 +51,11 @@ fn dashes_and_equals_signs_are_alike() {
     ] {
         assert_eq!(serve(line).port, 5222, "{line}");
     }
-    for line in ["-p -1", "-p=-1", "--port 0", "-p 5222 -p -1"] {
+    for line in ["-p -1", "-p=-1", "-p 5222 -p -1"] {
         assert_eq!(serve(line).port, 0, "{line}");
     }
+    // As on the reference, 0 is the default.
+    assert_eq!(serve("-p 5222 --port 0").port, 4222);
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod local;
 mod table;
 mod threads;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::{MatchCache, Matches, Owner, Router, Target};
 
 /// A target of port 0.
@@ -26,4 +28,13 @@ fn cached_keys(cache: &mut MatchCache, router: &Router, subject: &[u8]) -> Vec<u
         cache.lookup(router, subject);
     }
     keys(cache.lookup(router, subject))
+}
+
+/// Sets the flag when dropped, so that a failed assertion ends the other threads too.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }

@@ -5,15 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use super::*;
 use crate::router::Rng;
 
-/// Sets the flag when dropped, so that a failed assertion ends the other threads too.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
 /// One thread subscribes and unsubscribes and says so; others look up through caches of their own
 /// and must never miss what was there all the time, nor see what was gone before they asked.
 #[test]

@@ -32,6 +32,7 @@ type server struct {
 	dir     string
 	port    string
 	command *exec.Cmd
+	exited  chan struct{} // closed when the process is gone
 }
 
 func startServer(t *testing.T) *server {
@@ -52,10 +53,22 @@ func (s *server) start() {
 	s.command = exec.Command(program(), "-a", "127.0.0.1", "-p", s.port, "--ports_file_dir", s.dir)
 	s.command.Stdout, s.command.Stderr = log, log
 	check(s.t, s.command.Start())
+	command, exited := s.command, make(chan struct{})
+	s.exited = exited
+	go func() {
+		_ = command.Wait()
+		close(exited)
+	}()
 	// The ports file is written once the listener is open.
 	until(s.t, "the ports file", func() bool {
 		files, _ := filepath.Glob(filepath.Join(s.dir, fmt.Sprintf("*_%d.ports", s.command.Process.Pid)))
 		if len(files) == 0 {
+			select {
+			case <-exited:
+				text, _ := os.ReadFile(log.Name())
+				s.t.Fatalf("the server did not start:\n%s", text)
+			default:
+			}
 			return false
 		}
 		text, err := os.ReadFile(files[0])
@@ -74,7 +87,7 @@ func (s *server) start() {
 // kill ends the server as a power cut does.
 func (s *server) kill() {
 	_ = s.command.Process.Kill()
-	_ = s.command.Wait()
+	<-s.exited
 }
 
 func (s *server) lameDuck() { check(s.t, s.command.Process.Signal(syscall.SIGUSR2)) }

@@ -218,13 +218,6 @@ impl Server {
         conn
     }
 
-    /// A connection that subscribed in the middle of a stream; what came before the PONG is counted.
-    pub fn subscriber_reading(&self, arguments: &str, count: &mut usize) -> Conn {
-        let mut conn = self.client();
-        *count += conn.subscribe_and_read_on(arguments);
-        conn
-    }
-
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

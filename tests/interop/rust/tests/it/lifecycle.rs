@@ -45,6 +45,8 @@ async fn subscription_drain() {
         publish(&publisher, "drain.sub", i).await;
     }
     synced(&publisher).await;
+    // The client forgets a draining subscription once its UNSUB is written, so all must be there by then.
+    synced(&subscriber).await;
     sub.drain().await.unwrap();
     let mut got = Vec::new();
     while let Some(message) = sub.next().await {
