@@ -116,7 +116,9 @@ pub struct Conn {
     pub sids: BTreeMap<String, usize>,
     /// Subscriptions it ever had.
     pub all_subs: Vec<usize>,
-    /// Marked to be closed, as far as the shell can see.
+    /// Marked to be closed by its shard.
+    pub is_marked: bool,
+    /// That, or its client is gone without a word: what it is sent may be lost.
     pub is_closing: bool,
     /// Gone from its shard; what was written may still arrive.
     pub is_gone: bool,
@@ -162,6 +164,7 @@ impl Model {
             expected: VecDeque::from([Expect::Info]),
             sids: BTreeMap::new(),
             all_subs: Vec::new(),
+            is_marked: false,
             is_closing: false,
             is_gone: false,
             burst_bytes_max: 2048,
