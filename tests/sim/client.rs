@@ -45,6 +45,8 @@ pub struct Client {
     /// Bytes ever written and bytes the server has worked off.
     pub written_bytes: u64,
     pub consumed_bytes: u64,
+    /// Messages known to be published.
+    pub published: u64,
     /// Read, but no whole frame yet.
     pub inbox: Vec<u8>,
     pub parser: Parser,
@@ -75,6 +77,7 @@ impl Client {
             ops: VecDeque::new(),
             written_bytes: 0,
             consumed_bytes: 0,
+            published: 0,
             inbox: Vec::new(),
             parser: Parser::new(),
             wishes: Wishes::DEFAULT,

@@ -11,9 +11,11 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod client;
+mod expect;
 mod model;
 mod pressure;
 mod queue;
+mod receive;
 mod rng;
 mod shell;
 mod stage;

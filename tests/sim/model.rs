@@ -5,10 +5,11 @@
 //! order, so the sequence is known exactly. Only two things are left open: the order of the copies
 //! of one message on one connection, and which member of a queue group is picked.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use midge::subject::matches;
-use midge::wire::from_server::{self, Frame};
+
+use crate::expect::Expect;
 
 /// How often a message for a queue group is passed on at most.
 const HOPS_MAX: u8 = 4;
@@ -79,52 +80,30 @@ struct Sub {
 }
 
 /// What a subscription ever was, for frames that arrive late.
-struct Past {
-    subject: Vec<u8>,
-    queue: Option<Vec<u8>>,
+pub struct Past {
+    pub subject: Vec<u8>,
+    pub queue: Option<Vec<u8>>,
     /// Messages for its group that it could have been picked for, when they were published.
-    candidate_for: u64,
+    pub candidate_for: u64,
     /// Deliveries received; of a queue group, those among these.
-    received: u64,
+    pub received: u64,
     /// A bound on `received`, once UNSUB with a number was carried out.
-    received_max: Option<u64>,
+    pub received_max: Option<u64>,
     /// The client knows that it has ended.
-    is_over: bool,
+    pub is_over: bool,
     /// It may have ended.
-    has_left: bool,
+    pub has_left: bool,
     /// Last message received from each publisher.
-    last: BTreeMap<usize, usize>,
-}
-
-/// The next thing a connection is to get.
-#[derive(Debug)]
-enum Expect {
-    Info,
-    Ok,
-    Pong,
-    Err(&'static str),
-    Copies {
-        message: usize,
-        sids: Vec<String>,
-        with_headers: bool,
-    },
-    /// 503, over one of these subscriptions; may be missing when it hung on who was closing.
-    NobodyListens {
-        message: usize,
-        sids: Vec<String>,
-        is_certain: bool,
-    },
-    /// Nothing: what comes after the next frame that does come is after the end of this one.
-    Ended(usize),
+    pub last: BTreeMap<usize, usize>,
 }
 
 /// A message for a queue group: exactly one member gets it.
-struct GroupMessage {
-    is_received: bool,
+pub struct GroupMessage {
+    pub is_received: bool,
     /// Subscriptions that could get it when it was published.
-    members: Vec<usize>,
+    pub members: Vec<usize>,
     /// Whether one of them could for certain.
-    is_certain: bool,
+    pub is_certain: bool,
 }
 
 /// What is known of a client.
@@ -133,11 +112,13 @@ pub struct Conn {
     pub wishes: Wishes,
     is_connected: bool,
     has_ponged: bool,
-    expected: VecDeque<Expect>,
-    sids: BTreeMap<String, usize>,
+    pub expected: VecDeque<Expect>,
+    pub sids: BTreeMap<String, usize>,
     /// Subscriptions it ever had.
-    all_subs: Vec<usize>,
-    /// Marked to be closed, as far as the shell can see.
+    pub all_subs: Vec<usize>,
+    /// Marked to be closed by its shard.
+    pub is_marked: bool,
+    /// That, or its client is gone without a word: what it is sent may be lost.
     pub is_closing: bool,
     /// Gone from its shard; what was written may still arrive.
     pub is_gone: bool,
@@ -151,8 +132,8 @@ pub struct Model {
     pub conns: Vec<Conn>,
     pub messages: Vec<Message>,
     subs: Vec<Sub>,
-    past: Vec<Past>,
-    groups: BTreeMap<(usize, Vec<u8>), GroupMessage>,
+    pub past: Vec<Past>,
+    pub groups: BTreeMap<(usize, Vec<u8>), GroupMessage>,
     /// Plain records under way from one worker to another: message and whether it must come.
     posted: BTreeMap<(usize, usize), VecDeque<(usize, bool)>>,
     workers: usize,
@@ -183,6 +164,7 @@ impl Model {
             expected: VecDeque::from([Expect::Info]),
             sids: BTreeMap::new(),
             all_subs: Vec::new(),
+            is_marked: false,
             is_closing: false,
             is_gone: false,
             burst_bytes_max: 2048,
@@ -521,227 +503,8 @@ impl Model {
         }
     }
 
-    /// A client has got a frame other than PING.
-    pub fn received(&mut self, client: usize, frame: &Frame<'_>) {
-        self.frames_checked += 1;
-        if let Frame::Message(message) = frame {
-            let sid = std::str::from_utf8(message.sid).expect("sids are numbers");
-            let conn = &self.conns[client];
-            let uid = *conn
-                .sids
-                .get(sid)
-                .unwrap_or_else(|| panic!("{client}: sid {sid}?"));
-            let is_answer = message.headers.starts_with(b"NATS/1.0 503");
-            if self.past[uid].queue.is_some() && !is_answer {
-                return self.on_queue_message(client, uid, message);
-            }
-            assert!(
-                !self.past[uid].is_over,
-                "{client}: message for {sid}, which has ended"
-            );
-            self.past[uid].received += 1;
-        }
-        let mut ended = Vec::new();
-        loop {
-            let conn = &mut self.conns[client];
-            let front = conn.expected.front_mut();
-            let Some(front) = front else {
-                panic!("client {client}: unexpected {frame:?}");
-            };
-            if let Expect::Ended(uid) = front {
-                ended.push(*uid);
-                conn.expected.pop_front();
-                continue;
-            }
-            let is_skippable = matches!(front, Expect::NobodyListens { is_certain: false, .. })
-                // A closing connection may have refused what the model thinks it got.
-                || (conn.is_closing && matches!(front, Expect::Copies { .. }));
-            match fits(front, frame, &self.messages) {
-                Fit::Whole => {
-                    if matches!(front, Expect::NobodyListens { .. }) {
-                        self.no_responders_seen += 1;
-                    }
-                    conn.expected.pop_front();
-                    break;
-                }
-                Fit::Part => break,
-                Fit::No if is_skippable => {
-                    conn.expected.pop_front();
-                }
-                Fit::No if conn.is_closing && matches!(frame, Frame::Err(_)) => break,
-                Fit::No => panic!("client {client}: got {frame:?}, expected {front:?}"),
-            }
-        }
-        for uid in ended {
-            self.past[uid].is_over = true;
-        }
-    }
-
-    /// A message for a member of a queue group: nobody else may have got it, and it was for them.
-    fn on_queue_message(&mut self, client: usize, uid: usize, got: &from_server::Message<'_>) {
-        let past = &mut self.past[uid];
-        let queue = past.queue.clone().unwrap_or_default();
-        let body = got.payload;
-        let digits = body.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let id: usize = std::str::from_utf8(&body[..digits])
-            .ok()
-            .and_then(|digits| digits.parse().ok())
-            .unwrap_or_else(|| panic!("client {client}: no number in {got:?}"));
-        let message = &self.messages[id];
-        assert!(
-            !past.is_over,
-            "client {client}: {id} for a subscription that has ended"
-        );
-        assert!(
-            matches(&past.subject, got.subject),
-            "client {client}: {id} is not for it"
-        );
-        check_content(got, message);
-        let group = self.groups.get_mut(&(id, queue.clone()));
-        let group = group.unwrap_or_else(|| panic!("{id} was for no member of this group"));
-        past.received += u64::from(group.members.contains(&uid));
-        let bound = past.received_max.unwrap_or(u64::MAX);
-        assert!(
-            past.received <= bound,
-            "client {client}: more than the {bound} asked for"
-        );
-        assert!(
-            !group.is_received,
-            "message {id} reached two members of a group"
-        );
-        group.is_received = true;
-        let last = past.last.insert(message.publisher, id);
-        if let Some(last) = last.filter(|&last| last > id) {
-            // One of the two went a longer way, since the member picked first had left.
-            let groups = [id, last].map(|id| &self.groups[&(id, queue.clone())].members);
-            let mut members = groups.into_iter().flatten();
-            let has_detour = members.any(|&member| self.past[member].has_left);
-            assert!(has_detour, "client {client}: {id} came after {last}");
-            self.queue_reorders += 1;
-        }
-    }
-
-    /// Everything a connection that stays should have got has come.
-    pub fn check_complete(&self, client: usize) {
-        let mut rest = self.conns[client].expected.iter().filter(|expect| {
-            !matches!(
-                expect,
-                Expect::Ended(_)
-                    | Expect::NobodyListens {
-                        is_certain: false,
-                        ..
-                    }
-            )
-        });
-        if let Some(first) = rest.next() {
-            panic!(
-                "client {client} never got {first:?} and {} more",
-                rest.count()
-            );
-        }
-    }
-
-    /// Subscriptions of connections that have gone: what was sent to them may be lost.
-    pub fn gone(&self) -> BTreeSet<usize> {
-        let gone = self
-            .conns
-            .iter()
-            .filter(|conn| conn.is_gone || conn.is_closing);
-        gone.flat_map(|conn| conn.all_subs.iter().copied())
-            .collect()
-    }
-
-    /// Every message for a queue group reached a member, unless a member left meanwhile. Returns
-    /// how many did not although no member's connection had gone: what `queue_drops` counts.
-    pub fn check_groups(&self, gone: &BTreeSet<usize>) -> usize {
-        let mut dropped = 0;
-        for ((id, queue), group) in self.groups.iter().filter(|(_, group)| !group.is_received) {
-            let has_left = group.members.iter().any(|&uid| self.past[uid].has_left);
-            assert!(
-                has_left,
-                "message {id} for group {} reached none of {:?}",
-                queue.escape_ascii(),
-                group.members
-            );
-            // Those who joined later may have got it as well, and gone with it.
-            let subject = &self.messages[*id].subject;
-            let is_member = |uid: &&usize| {
-                let past = &self.past[**uid];
-                past.queue.as_ref() == Some(queue) && matches(&past.subject, subject)
-            };
-            let is_lost = group.is_certain && !gone.iter().any(|uid| is_member(&uid));
-            dropped += usize::from(is_lost);
-        }
-        dropped
-    }
-
     /// Subscriptions that hold.
     pub fn sub_count(&self) -> usize {
         self.subs.len()
     }
-}
-
-enum Fit {
-    Whole,
-    Part,
-    No,
-}
-
-fn fits(expect: &mut Expect, frame: &Frame<'_>, messages: &[Message]) -> Fit {
-    let is_fit = match (expect, frame) {
-        (Expect::Info, Frame::Info(json)) => {
-            serde_json::from_slice::<serde_json::Value>(json).is_ok()
-        }
-        (Expect::Ok, Frame::Ok) | (Expect::Pong, Frame::Pong) => true,
-        (Expect::Err(text), Frame::Err(got)) => text.as_bytes() == *got,
-        (
-            Expect::Copies {
-                message,
-                sids,
-                with_headers,
-            },
-            Frame::Message(got),
-        ) => {
-            let Some(at) = sids.iter().position(|sid| sid.as_bytes() == got.sid) else {
-                return Fit::No;
-            };
-            if !has_content(got, &messages[*message], *with_headers) {
-                return Fit::No;
-            }
-            sids.swap_remove(at);
-            if !sids.is_empty() {
-                return Fit::Part;
-            }
-            true
-        }
-        (Expect::NobodyListens { message, sids, .. }, Frame::Message(got)) => {
-            let message = &messages[*message];
-            let subject = &message.subject;
-            let headers = [b"NATS/1.0 503\r\nNats-Subject: ", &subject[..], b"\r\n\r\n"].concat();
-            sids.iter().any(|sid| sid.as_bytes() == got.sid)
-                && Some(got.subject) == message.reply.as_deref()
-                && got.headers == headers
-                && got.payload.is_empty()
-        }
-        _ => false,
-    };
-    if is_fit { Fit::Whole } else { Fit::No }
-}
-
-fn has_content(got: &from_server::Message<'_>, message: &Message, with_headers: bool) -> bool {
-    let headers: &[u8] = if with_headers { &message.headers } else { b"" };
-    got.subject == message.subject
-        && got.reply == message.reply.as_deref()
-        && got.headers == headers
-        && got.payload == message.payload
-}
-
-/// With or without its header block, since the wishes may have changed meanwhile.
-fn check_content(got: &from_server::Message<'_>, message: &Message) {
-    let with_headers = !got.headers.is_empty();
-    assert!(
-        has_content(got, message, with_headers),
-        "got {got:?} instead of a message to {}",
-        message.subject.escape_ascii()
-    );
 }

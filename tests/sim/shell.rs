@@ -12,6 +12,7 @@ use midge::id::WorkerId;
 use midge::limits::STALL_MS_MAX;
 use midge::log::Logger;
 use midge::router::Router;
+use midge::session::conn::Conn;
 use midge::session::mail::{self, Mail};
 use midge::session::outbound::Outbound;
 use midge::session::shard::{Shard, Shared};
@@ -102,8 +103,9 @@ pub fn take(queue: &mut VecDeque<u8>, most: usize) -> Vec<u8> {
 pub trait Observer {
     /// These clients are marked to be closed, since the last call or during it.
     fn closing(&mut self, clients: &[usize]);
-    /// The shard has worked off so many bytes of a client.
-    fn consumed(&mut self, client: usize, bytes: usize);
+    /// The shard has worked off so many bytes of a client, which has published so many messages in
+    /// all: fewer than its bytes hold when it is closed meanwhile.
+    fn consumed(&mut self, client: usize, bytes: usize, published: u64);
     /// A worker has worked off a plain message from another.
     fn plain_mail(&mut self, from: usize, to: usize, subject: &[u8], body: &[u8]);
     /// A worker has worked off a message for a member of a queue group; whether it may have been
@@ -345,11 +347,15 @@ impl<O: Observer> Turn<'_, O> {
         let mut at = 0;
         loop {
             let used = self.shard().on_bytes(slot, &bytes[at..], now);
+            let is_held =
+                self.shard().wants_flush() || self.shard().conn(slot).is_some_and(Conn::is_paused);
+            assert!(used > 0 || is_held, "bytes that are never taken");
             let closing = self.closing();
-            let client = self.shard().conn(slot).map(|conn| conn.io.client);
-            let client = client.expect("only the shell removes connections");
+            let conn = self.shard().conn(slot);
+            let conn = conn.expect("only the shell removes connections");
+            let (client, published) = (conn.io.client, conn.traffic().in_msgs);
             self.observer.closing(&closing);
-            self.observer.consumed(client, used);
+            self.observer.consumed(client, used, published);
             self.check_bounds();
             at += used;
             if self.shard().wants_flush() {
@@ -391,9 +397,6 @@ impl<O: Observer> Turn<'_, O> {
     }
 
     fn flush(&mut self) {
-        while let Some(slot) = self.shard().next_dirty() {
-            self.flush_conn(slot);
-        }
         for to in 0..self.staff.workers.len() {
             let worker = WorkerId(to as u16);
             let shard = &mut self.staff.workers[self.index].shard;
@@ -405,6 +408,9 @@ impl<O: Observer> Turn<'_, O> {
             }
             let is_congested = self.staff.mail_bytes[to] > self.staff.mail_bytes_max;
             shard.set_congested(worker, is_congested);
+        }
+        while let Some(slot) = self.shard().next_dirty() {
+            self.flush_conn(slot);
         }
         self.shard().flushed();
         self.resume();

@@ -21,7 +21,7 @@ pub struct Ends {
 impl Observer for Ends {
     fn closing(&mut self, _: &[usize]) {}
 
-    fn consumed(&mut self, _: usize, _: usize) {}
+    fn consumed(&mut self, _: usize, _: usize, _: u64) {}
 
     fn plain_mail(&mut self, _: usize, _: usize, _: &[u8], _: &[u8]) {}
 
