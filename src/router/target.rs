@@ -108,6 +108,11 @@ impl Place {
         }
     }
 
+    /// Whether the subscription is to one literal subject, and not to a wildcard.
+    pub const fn is_literal(self) -> bool {
+        matches!(self.kind(), PlaceKind::Literal)
+    }
+
     pub(super) const fn slot(self) -> u32 {
         self.0 & ((1 << 30) - 1)
     }

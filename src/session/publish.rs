@@ -332,15 +332,20 @@ impl<S> Shard<S> {
         let Some(reply) = publish.reply else { return };
         let own = self.local.owner;
         let matches = self.cache.lookup(&self.shared.router, reply);
-        let mut line = Vec::new();
-        for &target in &matches.plain {
-            if target.owner() == own
-                && let Some(sub) = self.local.subs.resolve(target)
+        // Of several subscriptions the reference takes one to the very subject before a wildcard: a
+        // library may keep the latter for requests of its own, and would throw the answer away.
+        let mut sid: Option<&[u8]> = None;
+        for &target in matches.plain.iter().filter(|target| target.owner() == own) {
+            if let Some(sub) = self.local.subs.resolved(target)
                 && sub.conn == slot
+                && (sid.is_none() || sub.place.is_literal())
             {
-                encode::append_no_responders(&mut line, reply, sub.sid.name(), publish.subject);
-                break;
+                sid = Some(sub.sid.name());
             }
+        }
+        let mut line = Vec::new();
+        if let Some(sid) = sid {
+            encode::append_no_responders(&mut line, reply, sid, publish.subject);
         }
         if !line.is_empty() {
             self.send(slot, [&line]);

@@ -107,6 +107,12 @@ impl SubTable {
         (sub.generation == target.generation()).then_some(sub)
     }
 
+    /// The same, only to be looked at.
+    pub fn resolved(&self, target: Target) -> Option<&Sub> {
+        let sub = self.subs.get(target.key())?;
+        (sub.generation == target.generation()).then_some(sub)
+    }
+
     /// Reads a little of each subscription, so that the processor fetches them side by side: among a
     /// million of them each is a trip to main memory.
     #[inline]
