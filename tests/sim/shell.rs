@@ -385,14 +385,19 @@ impl<O: Observer> Turn<'_, O> {
     fn settle(&mut self) {
         loop {
             self.flush();
-            let Some(slot) = self.shard().next_closing() else {
+            if let Some(slot) = self.shard().next_closing() {
+                self.close_conn(slot);
+            } else if self.shard().outboxes_with_mail().next().is_none() {
                 return;
-            };
-            self.flush_conn(slot);
-            let reason = self.shard().conn(slot).and_then(|conn| conn.close_reason());
-            if let Some((io, out)) = self.shard().remove(slot) {
-                self.observer.removed(io.client, reason, io, out);
             }
+        }
+    }
+
+    fn close_conn(&mut self, slot: u32) {
+        self.flush_conn(slot);
+        let reason = self.shard().conn(slot).and_then(|conn| conn.close_reason());
+        if let Some((io, out)) = self.shard().remove(slot) {
+            self.observer.removed(io.client, reason, io, out);
         }
     }
 
