@@ -42,3 +42,8 @@ pub mod slots;
 pub mod subject;
 #[doc(hidden)]
 pub mod wire;
+
+/// The examples of the README, compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

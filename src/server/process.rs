@@ -79,6 +79,7 @@ fn serve(options: Options, program: &str, log: &Logger) -> Result<(), String> {
              ask for credentials (--auth TOKEN, or --user and --pass)"
         ));
     }
+    report_descriptor_limit(settings.connections_max, log);
     log.info(format_args!("Server is ready"));
     let has_failed = control(&server, &signals, log) == Ending::Failed;
     server.stop();
@@ -164,18 +165,40 @@ fn catch_signals() -> io::Result<(Sender<Event>, Receiver<Event>)> {
 /// Takes as many descriptors as the system lets us have: a connection is one. For the process to
 /// call at its start; a library leaves the limits of its host alone.
 pub fn raise_descriptor_limit() {
+    if let Some(mut limit) = descriptor_limit()
+        && limit.rlim_cur < limit.rlim_max
+    {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: setrlimit only reads the struct it is given, which lives here. Refused means that
+        // we have fewer; accepting then pauses when they are used up.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    }
+}
+
+fn descriptor_limit() -> Option<libc::rlimit> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: both calls only read or write the struct they are given, which lives here.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max
-        {
-            limit.rlim_cur = limit.rlim_max;
-            // Refused means that we have fewer; accepting then pauses when they are used up.
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        }
+    // SAFETY: getrlimit only writes the struct it is given, which lives here.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    (result == 0).then_some(limit)
+}
+
+/// Descriptors that are no connections: epoll, wakers, listeners, log, signals.
+const OWN_DESCRIPTORS: u64 = 32;
+
+/// Says so when fewer connections fit than are allowed.
+fn report_descriptor_limit(connections_max: usize, log: &Logger) {
+    let Some(limit) = descriptor_limit() else {
+        return;
+    };
+    let room = limit.rlim_cur.saturating_sub(OWN_DESCRIPTORS);
+    if room < connections_max as u64 {
+        log.info(format_args!(
+            "About {room} connections fit into the limit of open files, fewer than \
+             max_connections {connections_max}; raise it with ulimit -n before the start"
+        ));
     }
 }
 

@@ -362,8 +362,11 @@ impl Worker {
         let slots: Vec<u32> = self.shard.slots().collect();
         for slot in slots {
             self.shard.close(slot, CloseReason::ServerShutdown);
-            self.shard.remove(slot);
-            self.staff.loads.leave(self.index);
+            if let Some((socket, _)) = self.shard.remove(slot)
+                && socket.is_counted
+            {
+                self.staff.loads.leave(self.index);
+            }
         }
     }
 }

@@ -52,6 +52,16 @@ pub struct Traffic {
     pub out_bytes: u64,
 }
 
+impl Traffic {
+    /// Adds what another connection had.
+    pub(super) fn add(&mut self, other: &Traffic) {
+        self.in_msgs += other.in_msgs;
+        self.in_bytes += other.in_bytes;
+        self.out_msgs += other.out_msgs;
+        self.out_bytes += other.out_bytes;
+    }
+}
+
 /// What keeps a connection alive or ends it: PINGs and the answers to them.
 #[derive(Default)]
 pub(super) struct Liveness {

@@ -230,6 +230,8 @@ impl<S> Local<S> {
         {
             conn.close = Some(reason);
             self.closing.push(slot);
+            // It may be the very one whose input is being worked off: nothing more of it counts.
+            self.wants_flush = true;
         }
     }
 }

@@ -181,9 +181,13 @@ impl<S> Shard<S> {
         self.outboxes[worker.0 as usize].refill(bytes);
     }
 
-    /// Counts so far.
+    /// Counts so far, those of connections that have gone included.
     pub fn counters(&self) -> Counters {
-        self.local.counters
+        let mut counters = self.local.counters;
+        for (_, conn) in &self.local.conns {
+            counters.traffic.add(&conn.traffic);
+        }
+        counters
     }
 
     /// Subscriptions of all connections here.
@@ -290,6 +294,7 @@ impl<S> Shard<S> {
     /// Ends a connection: its subscriptions go, and what the caller kept with it comes back.
     pub fn remove(&mut self, slot: u32) -> Option<(S, Outbound)> {
         let mut conn = self.local.conns.try_remove(slot as usize)?;
+        self.local.counters.traffic.add(&conn.traffic);
         self.drop_subscriptions(&mut conn);
         self.release_waiting(&mut conn);
         if self.local.conns.is_empty() {

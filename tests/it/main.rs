@@ -8,6 +8,7 @@
 mod accept;
 mod core;
 mod idle;
+mod in_process;
 mod lifecycle;
 mod limits;
 mod log;
