@@ -53,5 +53,5 @@ pub const LOG_LINE_BYTES_MAX: usize = 32 * 1024;
 pub const LOG_FATAL_FLUSH_MS: u64 = 1_000;
 /// Bytes of mail that may wait for a worker before those who write to it are read no further.
 pub const MAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Milliseconds until a producer that writes to such a worker is read again.
+/// Milliseconds until it is looked again whether a producer that writes to such a worker can be read.
 pub const CONGESTION_MS: u64 = 1;

@@ -282,10 +282,12 @@ impl Worker {
     pub fn settle(&mut self) {
         loop {
             self.flush();
-            let Some(slot) = self.shard.next_closing() else {
+            if let Some(slot) = self.shard.next_closing() {
+                self.close_conn(slot);
+            } else if self.shard.outboxes_with_mail().next().is_none() {
+                // Writing may have let producers of other workers go on, which is mail as well.
                 return;
-            };
-            self.close_conn(slot);
+            }
         }
     }
 

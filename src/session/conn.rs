@@ -11,7 +11,7 @@ use super::outbound::Outbound;
 use super::subs::SidIndex;
 use crate::clock::Millis;
 use crate::error::CloseReason;
-use crate::id::ConnId;
+use crate::id::{ConnId, WorkerId};
 
 /// What the client asked for in CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +142,8 @@ pub struct Conn<S> {
     pub(super) close: Option<CloseReason>,
     /// Not read until then.
     pub(super) paused_until: Option<Millis>,
+    /// The worker whose mailbox is too full, if that is why.
+    pub(super) waits_for_mailbox: Option<WorkerId>,
     pub(super) input: Input,
     pub(super) sids: SidIndex,
     pub(super) traffic: Traffic,

@@ -20,7 +20,8 @@ use super::mail::Producer;
 use super::shard::Shard;
 use super::timers::Due;
 use crate::error::CloseReason;
-use crate::limits::{STALL_MS_MAX, STUCK_MS_MIN};
+use crate::id::WorkerId;
+use crate::limits::{CONGESTION_MS, STALL_MS_MAX, STUCK_MS_MIN};
 
 impl<S> Shard<S> {
     /// A message was queued for consumers above their high-water mark.
@@ -102,12 +103,27 @@ impl<S> Shard<S> {
         self.add_timer(producer.slot, Due::Resume, until);
     }
 
+    /// Stops reading a producer of this worker until another worker has got to its mail: looked at
+    /// again and again, since a mailbox takes what it must and knows no bound of its own.
+    #[cold]
+    pub(super) fn wait_for_mailbox(&mut self, producer: Producer, worker: WorkerId) {
+        self.stall(producer, CONGESTION_MS);
+        if let Some(conn) = self.local.conns.get_mut(producer.slot as usize)
+            && conn.id == producer.conn
+        {
+            conn.waits_for_mailbox = Some(worker);
+        }
+    }
+
     /// Reads a producer of this worker again.
     pub(super) fn resume(&mut self, producer: Producer) {
         let Some(conn) = self.local.conns.get_mut(producer.slot as usize) else {
             return;
         };
-        if conn.id == producer.conn && conn.paused_until.take().is_some() {
+        if conn.id == producer.conn
+            && conn.waits_for_mailbox.is_none()
+            && conn.paused_until.take().is_some()
+        {
             self.local.resumed.push(producer.slot);
         }
     }
@@ -118,6 +134,14 @@ impl<S> Shard<S> {
             return;
         };
         if conn.paused_until.is_some_and(|until| until <= now) {
+            if let Some(worker) = conn.waits_for_mailbox
+                && self.is_congested[worker.0 as usize]
+            {
+                let until = now.plus(CONGESTION_MS);
+                conn.paused_until = Some(until);
+                return self.add_timer(slot, Due::Resume, until);
+            }
+            conn.waits_for_mailbox = None;
             conn.paused_until = None;
             self.local.resumed.push(slot);
         }

@@ -7,7 +7,7 @@ use super::mail::{self, Mail, Outbox, Producer};
 use super::shard::Shard;
 use crate::clock::Millis;
 use crate::id::WorkerId;
-use crate::limits::{CONGESTION_MS, STALL_MS_MAX};
+use crate::limits::STALL_MS_MAX;
 use crate::router::{self, Group, Matches, Message, Owner, Router, Target, pick};
 use crate::wire::encode;
 use crate::wire::err_text;
@@ -111,7 +111,7 @@ impl<S> Shard<S> {
         let tail = tail_of(publish, &mut built);
         let mut message = Outgoing::new(publish, from, self.worker, tail, matches.plain.len());
         let mut is_delivered = false;
-        let mut is_congested = false;
+        let mut congested = None;
         let own = self.local.owner;
         let mut rest = &matches.plain[..];
         while let Some(first) = rest.first() {
@@ -138,7 +138,7 @@ impl<S> Shard<S> {
                 }
             } else if let Some(outbox) = self.outboxes.get_mut(owner.index()) {
                 post(outbox, &mut self.local, from, publish, None, 0);
-                is_congested |= self.is_congested[owner.index()];
+                congested = full_one(&self.is_congested, owner).or(congested);
                 is_delivered = true;
             }
         }
@@ -153,7 +153,7 @@ impl<S> Shard<S> {
                 } else if let Some(outbox) = self.outboxes.get_mut(owner.index()) {
                     let member = Some((target, &group.name[..]));
                     post(outbox, &mut self.local, from, publish, member, 0);
-                    is_congested |= self.is_congested[owner.index()];
+                    congested = full_one(&self.is_congested, owner).or(congested);
                     true
                 } else {
                     false
@@ -162,8 +162,8 @@ impl<S> Shard<S> {
             .is_some();
         }
         self.after_delivery(from);
-        if is_congested && let Some(from) = from {
-            self.stall(from, CONGESTION_MS);
+        if let (Some(from), Some(worker)) = (from, congested) {
+            self.wait_for_mailbox(from, worker);
         }
         is_delivered
     }
@@ -361,6 +361,12 @@ impl<S> Shard<S> {
             .filter(|(_, outbox)| outbox.bytes() > 0);
         filled.map(|(index, _)| WorkerId(index as u16))
     }
+}
+
+/// The worker that serves `owner`, if its mailbox is too full.
+#[inline]
+fn full_one(is_congested: &[bool], owner: Owner) -> Option<WorkerId> {
+    is_congested[owner.index()].then_some(WorkerId(owner.index() as u16))
 }
 
 /// Whether a subject is used between servers only. Source: core-protocol section 3.2, and the

@@ -113,6 +113,7 @@ impl<S> Shard<S> {
             is_dirty: false,
             close: None,
             paused_until: None,
+            waits_for_mailbox: None,
             input: Input::default(),
             sids: SidIndex::new(),
             traffic: Traffic::default(),

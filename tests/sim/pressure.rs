@@ -116,3 +116,50 @@ fn the_successor_of_a_producer_does_not_wait_for_its_consumers() {
         assert!(!is_paused(&stage, next));
     });
 }
+
+/// However many publish to a worker that does not get to its mail, and however long that lasts.
+#[test]
+fn a_mailbox_that_nobody_reads_stays_bounded() {
+    const MAIL_BYTES_MAX: usize = 100_000;
+    const WRITERS: usize = 50;
+    with_seeds(|seed| {
+        let mut stage = Stage::with_workers(seed, Options::default(), 2);
+        let reader = stage.open_at(1, 1_000_000);
+        stage.send(
+            reader,
+            b"CONNECT {\"verbose\":false}\r\nSUB foo 1\r\nPING\r\n",
+        );
+        stage.staff.mail_bytes_max = MAIL_BYTES_MAX;
+        let mut stream = b"CONNECT {\"verbose\":false}\r\n".to_vec();
+        for _ in 0..100 {
+            stream.extend_from_slice(b"PUB foo 1000\r\n");
+            stream.resize(stream.len() + 1000, b'x');
+            stream.extend_from_slice(b"\r\n");
+        }
+        for _ in 0..WRITERS {
+            let writer = stage.open_at(0, 10_000);
+            stage
+                .io(writer)
+                .expect("still there")
+                .incoming
+                .extend(&stream);
+        }
+        for _ in 0..300 {
+            stage.tick(0);
+        }
+        // What one pass may post before the mailbox is looked at, and a message of each.
+        let bound = MAIL_BYTES_MAX + 256 * 1024 + WRITERS * 2000;
+        let posted = stage.staff.mail_bytes[1];
+        assert!(posted > MAIL_BYTES_MAX, "{posted} bytes are no test");
+        assert!(posted < bound, "seed {seed}: {posted} bytes of mail wait");
+        // When it is read at last, everything comes.
+        let mut got = String::new();
+        for _ in 0..3000 {
+            stage.tick(0);
+            while stage.staff.deliver_mail(0, 1) {}
+            stage.tick(1);
+            got.push_str(&stage.read(reader));
+        }
+        assert_eq!(got.matches("MSG foo").count(), WRITERS * 100);
+    });
+}

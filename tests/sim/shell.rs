@@ -130,9 +130,9 @@ pub struct Staff {
     pub workers: Vec<Worker>,
     /// Mail under way, by sender and receiver.
     under_way: Vec<Vec<VecDeque<Vec<u8>>>>,
-    mail_bytes: Vec<usize>,
+    pub mail_bytes: Vec<usize>,
     /// Mail bytes at which a worker counts as congested.
-    mail_bytes_max: usize,
+    pub mail_bytes_max: usize,
     pub now: Millis,
     pub pauses: u64,
 }
@@ -385,14 +385,19 @@ impl<O: Observer> Turn<'_, O> {
     fn settle(&mut self) {
         loop {
             self.flush();
-            let Some(slot) = self.shard().next_closing() else {
+            if let Some(slot) = self.shard().next_closing() {
+                self.close_conn(slot);
+            } else if self.shard().outboxes_with_mail().next().is_none() {
                 return;
-            };
-            self.flush_conn(slot);
-            let reason = self.shard().conn(slot).and_then(|conn| conn.close_reason());
-            if let Some((io, out)) = self.shard().remove(slot) {
-                self.observer.removed(io.client, reason, io, out);
             }
+        }
+    }
+
+    fn close_conn(&mut self, slot: u32) {
+        self.flush_conn(slot);
+        let reason = self.shard().conn(slot).and_then(|conn| conn.close_reason());
+        if let Some((io, out)) = self.shard().remove(slot) {
+            self.observer.removed(io.client, reason, io, out);
         }
     }
 
@@ -439,9 +444,15 @@ impl<O: Observer> Turn<'_, O> {
         }
     }
 
+    fn congests_somebody(&self) -> bool {
+        let max = self.staff.mail_bytes_max;
+        self.staff.mail_bytes.iter().any(|&bytes| bytes > max)
+    }
+
     /// Nobody is made to wait longer than the bound, and nobody keeps more than one read.
     fn check(&mut self) {
         let now = self.staff.now;
+        let is_congested = self.congests_somebody();
         let shard = &mut self.staff.workers[self.index].shard;
         let slots: Vec<u32> = shard.slots().collect();
         for slot in slots {
@@ -452,6 +463,11 @@ impl<O: Observer> Turn<'_, O> {
             );
             assert!(conn.io.backlog.len() <= READ_BUFFER_BYTES);
             let is_paused = conn.is_paused();
+            if is_congested {
+                // It takes as long as the mailbox is full.
+                conn.io.paused_at = None;
+                continue;
+            }
             match conn.io.paused_at {
                 Some(since) if is_paused => {
                     let waited = now.since(since);
@@ -468,6 +484,8 @@ impl<O: Observer> Turn<'_, O> {
                 _ => conn.io.paused_at = None,
             }
         }
+        let unposted = shard.outboxes_with_mail().next();
+        assert_eq!(unposted, None, "a turn ends with mail that is not posted");
         assert!(
             shard.next_timer().is_none_or(|at| at > now),
             "a timer that was due has fired"

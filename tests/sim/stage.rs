@@ -132,6 +132,12 @@ impl Stage {
         }
     }
 
+    /// One millisecond of one worker alone.
+    pub fn tick(&mut self, worker: usize) {
+        self.set_time(self.staff.now.0 + 1);
+        self.staff.turn(worker, &mut self.rng, &mut self.seen);
+    }
+
     /// Lets all mail arrive.
     pub fn deliver_mail(&mut self) {
         let count = self.staff.workers.len();
