@@ -140,7 +140,8 @@ impl Worker {
 
     fn take_events(&mut self) {
         let mut accept = [false; LISTENERS_MAX];
-        let events = std::mem::replace(&mut self.events, mio::Events::with_capacity(1));
+        // Set aside while the worker is changed by what they say; nothing is allocated for none.
+        let events = std::mem::replace(&mut self.events, mio::Events::with_capacity(0));
         for event in &events {
             match event.token() {
                 WAKER => {}

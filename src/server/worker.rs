@@ -30,8 +30,9 @@ const ACCEPTS_MAX: usize = 128;
 
 /// The waker's token; listeners count down from it.
 pub(super) const WAKER: Token = Token(usize::MAX);
-/// Tokens at and above this are connections being seen off.
-pub(super) const LINGERING: usize = 1 << 40;
+/// Tokens at and above this are connections being seen off; below it are slots of connections,
+/// which on a machine of 32 bits run out of memory long before.
+pub(super) const LINGERING: usize = 1 << (usize::BITS - 2);
 
 /// What all workers of a server know of each other.
 pub(super) struct Staff {
