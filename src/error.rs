@@ -14,7 +14,7 @@ pub enum CloseReason {
     AuthenticationFailure,
     /// More bytes were queued for the peer than allowed.
     SlowConsumerPendingBytes,
-    /// The peer took no bytes for the length of the write deadline.
+    /// The peer did not take what was queued for it within the write deadline.
     SlowConsumerWriteDeadline,
     /// Writing failed.
     WriteError,

@@ -21,7 +21,8 @@ pub const PING_INTERVAL_MS: u64 = 120_000;
 pub const PINGS_OUTSTANDING_MAX: u32 = 2;
 /// Milliseconds from accept until credentials must have arrived.
 pub const AUTH_TIMEOUT_MS: u64 = 2_000;
-/// Milliseconds a flush may make no progress before the peer counts as a slow consumer.
+/// Milliseconds a peer has to take all that was queued when its socket refused more, before it
+/// counts as a slow consumer.
 pub const WRITE_DEADLINE_MS: u64 = 10_000;
 /// Milliseconds over which a lame duck closes its clients.
 pub const LAME_DUCK_DURATION_MS: u64 = 120_000;

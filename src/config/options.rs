@@ -72,7 +72,7 @@ pub struct Options {
     pub ping_interval_ms: u64,
     /// PINGs that may go unanswered.
     pub pings_outstanding_max: u32,
-    /// Milliseconds a flush may make no progress.
+    /// Milliseconds a peer has to take all that was queued when its socket refused more.
     pub write_deadline_ms: u64,
     /// Milliseconds over which a lame duck closes its clients.
     pub lame_duck_duration_ms: u64,

@@ -216,31 +216,47 @@ impl Loads {
     }
 }
 
-/// Whether and when to accept again after the system could give us no connection.
+/// When to look at all listeners again without being told: the kernel says once that connections
+/// wait, and not again for those that were left.
 #[derive(Default)]
-pub struct AcceptPause {
-    until: Option<Millis>,
+pub struct AcceptAgain {
+    at: Option<Millis>,
+    is_failing: bool,
 }
 
-impl AcceptPause {
-    /// Begins a pause; `true` if there was none, so that it is worth a line in the log.
-    pub fn begin(&mut self, now: Millis) -> bool {
-        self.until.replace(now.plus(ACCEPT_RETRY_MS)).is_none()
+impl AcceptAgain {
+    /// More may wait than were accepted: others have their turn first.
+    pub fn soon(&mut self, now: Millis) {
+        self.no_later_than(now);
     }
 
-    /// When to try again.
-    pub fn until(&self) -> Option<Millis> {
-        self.until
+    /// The system could give us no connection; `true` if this is new and worth a line in the log.
+    pub fn after_failure(&mut self, now: Millis) -> bool {
+        self.no_later_than(now.plus(ACCEPT_RETRY_MS));
+        !std::mem::replace(&mut self.is_failing, true)
     }
 
-    /// Whether it is over, and ends it for good if `now` is late enough.
-    pub fn is_over(&self, now: Millis) -> bool {
-        self.until.is_some_and(|until| until <= now)
+    /// The system could give us one.
+    pub fn after_success(&mut self) {
+        self.is_failing = false;
     }
 
-    /// Accepting works again.
-    pub fn end(&mut self) {
-        self.until = None;
+    /// When to look.
+    pub fn at(&self) -> Option<Millis> {
+        self.at
+    }
+
+    /// Whether it is time to look, which it then is no longer.
+    pub fn take_due(&mut self, now: Millis) -> bool {
+        let is_due = self.at.is_some_and(|at| at <= now);
+        if is_due {
+            self.at = None;
+        }
+        is_due
+    }
+
+    fn no_later_than(&mut self, at: Millis) {
+        self.at = Some(self.at.map_or(at, |other| other.min(at)));
     }
 }
 

@@ -8,14 +8,20 @@ use crate::clock::Millis;
 
 /// Freed bytes from which it is worth the effort.
 const FREED_BYTES_MIN: usize = 1024 * 1024;
-/// Milliseconds after which it happens: what is freed in a burst goes back once.
+/// Freed bytes in one turn that show that things have not calmed down.
+const TURN_BYTES_MIN: usize = 64 * 1024;
+/// Milliseconds of calm after which it happens.
 const CALM_MS: u64 = 200;
+/// Milliseconds after which it happens, calm or not.
+const PATIENCE_MS: u64 = 5_000;
 
 /// How much one worker has freed, and when to give it back.
 #[derive(Default)]
 pub struct MemoryReturn {
     freed_bytes: usize,
     due: Option<Millis>,
+    /// When it is due at the latest.
+    latest: Millis,
 }
 
 impl MemoryReturn {
@@ -27,7 +33,13 @@ impl MemoryReturn {
                 *self = MemoryReturn::default();
                 give_back();
             }
-            None if self.freed_bytes >= FREED_BYTES_MIN => self.due = Some(now.plus(CALM_MS)),
+            Some(_) if freed_bytes >= TURN_BYTES_MIN => {
+                self.due = Some(now.plus(CALM_MS).min(self.latest));
+            }
+            None if self.freed_bytes >= FREED_BYTES_MIN => {
+                self.due = Some(now.plus(CALM_MS));
+                self.latest = now.plus(PATIENCE_MS);
+            }
             _ => {}
         }
     }
@@ -62,8 +74,17 @@ mod tests {
         assert_eq!(memory.next_at(), None);
         memory.on_turn(FREED_BYTES_MIN, Millis(10));
         memory.on_turn(FREED_BYTES_MIN, Millis(20));
-        assert_eq!(memory.next_at(), Some(Millis(10 + CALM_MS)));
-        memory.on_turn(0, Millis(10 + CALM_MS));
+        assert_eq!(memory.next_at(), Some(Millis(20 + CALM_MS)), "not calm yet");
+        memory.on_turn(0, Millis(20 + CALM_MS));
         assert_eq!(memory.next_at(), None);
+        for now in (1_000..=1_000 + PATIENCE_MS).step_by(100) {
+            assert!(
+                memory
+                    .next_at()
+                    .is_none_or(|at| at.0 <= 1_000 + PATIENCE_MS)
+            );
+            memory.on_turn(FREED_BYTES_MIN, Millis(now));
+        }
+        assert_eq!(memory.next_at(), None, "calm or not, it has happened")
     }
 }

@@ -23,6 +23,8 @@ use crate::wire::info::ServerInfo;
 
 /// How long workers may take to deliver what they have read, when the server stops.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(2);
+/// Shortest time between two connections being closed in lame duck mode.
+const EASE_STEP_MIN: Duration = Duration::from_millis(1);
 /// Longest time between two connections being closed in lame duck mode.
 const EASE_STEP_MAX: Duration = Duration::from_secs(1);
 
@@ -186,7 +188,7 @@ impl Server {
         }
         let duration = Duration::from_millis(options.lame_duck_duration_ms).saturating_sub(grace);
         let clients = self.staff.loads.total().max(1) as u32;
-        let step = (duration / clients).min(EASE_STEP_MAX);
+        let step = (duration / clients).clamp(EASE_STEP_MIN, EASE_STEP_MAX);
         let mut rng = Rng::from_entropy();
         while let Some(index) = self.staff.loads.fullest() {
             self.staff.mailboxes[index].post(Letter::EaseOne);
@@ -306,12 +308,17 @@ fn spawn(
     std::thread::Builder::new().name(name).spawn(move || {
         let log = worker.shared.log.clone();
         let run = std::panic::AssertUnwindSafe(|| worker.run());
-        let has_failed = std::panic::catch_unwind(run).is_err();
-        if has_failed {
-            log.error(format_args!(
-                "A worker failed; this is a bug in midge, please report it"
-            ));
-            on_failure();
+        match std::panic::catch_unwind(run) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                log.error(format_args!("Waiting for events failed: {error}"));
+                on_failure();
+            }
+            Err(_) => {
+                let text = "A worker failed; this is a bug in midge, please report it";
+                log.error(format_args!("{text}"));
+                on_failure();
+            }
         }
         // Nobody may be listening any more.
         let _ = reports.send(Report::Ended);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mio::Token;
 
+use super::linger::Farewell;
 use super::mailbox::Letter;
 use super::socket::Socket;
 use super::start::Report;
@@ -22,16 +23,15 @@ const FINISH_MS_MAX: u64 = 1_000;
 
 impl Worker {
     /// Runs to the end.
-    pub fn run(&mut self) {
+    ///
+    /// # Errors
+    /// Waiting for events failed.
+    pub fn run(&mut self) -> io::Result<()> {
         while self.phase != Phase::Finishing {
-            if let Err(error) = self.turn() {
-                self.shared
-                    .log
-                    .error(format_args!("Waiting for events failed: {error}"));
-                return;
-            }
+            self.turn()?;
         }
         self.finish();
+        Ok(())
     }
 
     /// One pass.
@@ -44,12 +44,13 @@ impl Worker {
         self.open_letters();
         self.take_events();
         self.read_all();
-        self.accept_again();
+        self.accept_left_over();
         self.shard.on_time(self.now);
         self.resume();
-        self.lingering.expire(self.now);
+        self.lingering.on_turn(self.now);
         self.settle();
-        self.memory.on_turn(self.shard.take_freed_bytes(), self.now);
+        let freed_bytes = self.shard.take_freed_bytes() + self.lingering.take_freed_bytes();
+        self.memory.on_turn(freed_bytes, self.now);
         Ok(())
     }
 
@@ -74,7 +75,7 @@ impl Worker {
         let timers = self.shard.next_timer();
         let due = [
             timers,
-            self.accept_pause.until(),
+            self.accept_again.at(),
             self.lingering.next_at(),
             self.memory.next_at(),
         ];
@@ -145,10 +146,10 @@ impl Worker {
         for event in &events {
             match event.token() {
                 WAKER => {}
-                Token(token) if token > WAKER.0 - accept.len() => {
+                Token(token) if token >= WAKER.0 - accept.len() => {
                     accept[WAKER.0 - 1 - token] = true
                 }
-                Token(token) if token >= LINGERING => self.lingering.discard(token - LINGERING),
+                Token(token) if token >= LINGERING => self.lingering.step(token - LINGERING),
                 Token(token) => {
                     let slot = token as u32;
                     let Some(conn) = self.shard.conn_mut(slot) else {
@@ -323,51 +324,52 @@ impl Worker {
     }
 
     fn close_conn(&mut self, slot: u32) {
-        let reason = self.shard.conn(slot).and_then(|conn| conn.close_reason());
         self.flush_conn(slot);
-        let Some((socket, _)) = self.shard.remove(slot) else {
+        let reason = self.shard.conn(slot).and_then(|conn| conn.close_reason());
+        let Some((socket, out)) = self.shard.remove(slot) else {
             return;
         };
         if socket.is_counted {
             self.staff.loads.leave(self.index);
         }
-        if reason.is_some_and(CloseReason::is_told) {
+        let reason = reason.unwrap_or(CloseReason::ClientClosed);
+        let can_take_more = reason.is_told() || reason == CloseReason::ClientClosed;
+        if reason.is_told() || (can_take_more && out.pending_bytes() > 0) {
+            let farewell = match self.phase {
+                Phase::Finishing => Farewell::Brief,
+                _ => Farewell::Patient,
+            };
             let token = |key: usize| Token(LINGERING + key);
+            let registry = self.poll.registry();
             self.lingering
-                .add(socket.stream, self.now, self.poll.registry(), token);
+                .add(socket, out, self.now, farewell, registry, token);
         }
     }
 
     /// Sends what is left, for a bounded time, and closes everything.
     fn finish(&mut self) {
-        let until = self.clock.now().plus(FINISH_MS_MAX);
-        loop {
-            self.now = self.clock.now();
-            let slots: Vec<u32> = self.shard.slots().collect();
-            for &slot in &slots {
-                self.flush_conn(slot);
-            }
-            let is_pending = |&slot: &u32| {
-                self.shard.conn(slot).is_some_and(|conn| {
-                    conn.close_reason().is_none() && conn.out.pending_bytes() > 0
-                })
-            };
-            if self.now >= until || !slots.iter().any(is_pending) {
-                break;
-            }
-            let left = Duration::from_millis(until.since(self.now));
-            if self.poll.poll(&mut self.events, Some(left)).is_err() {
-                break;
-            }
-        }
+        self.now = self.clock.now();
+        let until = self.now.plus(FINISH_MS_MAX);
         let slots: Vec<u32> = self.shard.slots().collect();
         for slot in slots {
             self.shard.close(slot, CloseReason::ServerShutdown);
-            if let Some((socket, _)) = self.shard.remove(slot)
-                && socket.is_counted
-            {
-                self.staff.loads.leave(self.index);
+            self.close_conn(slot);
+        }
+        while !self.lingering.is_empty() && self.now < until {
+            let left = Duration::from_millis(until.since(self.now));
+            match self.poll.poll(&mut self.events, Some(left)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return,
+                _ => {}
             }
+            self.now = self.clock.now();
+            for event in &self.events {
+                if let Token(token @ LINGERING..) = event.token()
+                    && token < WAKER.0 - LISTENERS_MAX
+                {
+                    self.lingering.step(token - LINGERING);
+                }
+            }
+            self.lingering.on_turn(self.now);
         }
     }
 }

@@ -10,7 +10,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::linger::Lingering;
-use super::listen::{AcceptPause, Loads};
+use super::listen::{AcceptAgain, Loads};
 use super::mailbox::{Letter, Mailbox};
 use super::memory::MemoryReturn;
 use super::socket::Socket;
@@ -62,7 +62,7 @@ pub(super) struct Worker {
     pub poll: Poll,
     pub events: Events,
     pub listeners: Vec<TcpListener>,
-    pub accept_pause: AcceptPause,
+    pub accept_again: AcceptAgain,
     pub clock: Clock,
     pub now: Millis,
     pub buffer: Vec<u8>,
@@ -104,7 +104,7 @@ impl Worker {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             listeners,
-            accept_pause: AcceptPause::default(),
+            accept_again: AcceptAgain::default(),
             clock,
             now: clock.now(),
             buffer: vec![0; READ_BUFFER_BYTES],
@@ -132,7 +132,7 @@ impl Worker {
             };
             match listener.accept() {
                 Ok((stream, peer)) => {
-                    self.accept_pause.end();
+                    self.accept_again.after_success();
                     self.place(stream, peer);
                 }
                 Err(error) => match error.raw_os_error() {
@@ -140,7 +140,7 @@ impl Worker {
                     // The peer gave up, or the network did: that connection only.
                     Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO | libc::EPERM) => {}
                     _ => {
-                        if self.accept_pause.begin(self.now) {
+                        if self.accept_again.after_failure(self.now) {
                             self.shared.log.error(format_args!(
                                 "Cannot accept connections now, trying again: {error}"
                             ));
@@ -150,21 +150,15 @@ impl Worker {
                 },
             }
         }
-        // More may wait, and the kernel will not say so again.
-        self.accept_pause.begin(Millis(0));
+        self.accept_again.soon(self.now);
     }
 
-    /// Tries all listeners again after a pause.
-    pub fn accept_again(&mut self) {
-        if !self.accept_pause.is_over(self.now) {
-            return;
-        }
-        let had_pause = self.accept_pause.until();
-        for number in 0..self.listeners.len() {
-            self.accept(number);
-        }
-        if self.accept_pause.until() == had_pause {
-            self.accept_pause.end();
+    /// Looks at all listeners again when it is time to.
+    pub fn accept_left_over(&mut self) {
+        if self.accept_again.take_due(self.now) {
+            for number in 0..self.listeners.len() {
+                self.accept(number);
+            }
         }
     }
 

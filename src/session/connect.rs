@@ -104,7 +104,7 @@ impl<S> Shard<S> {
     /// Sets when the next PING is due. A timer that fires before that will see to it; only a time
     /// before every timer needs a new one, so that a client cannot pile them up.
     pub(super) fn schedule_ping(&mut self, slot: u32, at: Millis) {
-        let at = on_grid(self.now, at);
+        let at = on_grid(self.now, at.max(self.now.plus(1)));
         if let Some(conn) = self.local.conns.get_mut(slot as usize) {
             let liveness = &mut conn.liveness;
             liveness.ping_at = at;

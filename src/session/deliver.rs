@@ -89,6 +89,8 @@ pub(super) struct Outgoing<'a> {
     pub tail: &'a [u8],
     /// The same in one piece that connections can share, once there are several.
     pub shared: Option<Arc<[u8]>>,
+    /// The last part of the frame for receivers without headers, once there is one.
+    pub headerless: Option<Vec<u8>>,
     /// Whether there are several receivers and the body is large.
     pub may_share: bool,
 }
@@ -109,6 +111,7 @@ impl<'a> Outgoing<'a> {
                 .map_or(u32::MAX, |from| from.slot),
             tail,
             shared: None,
+            headerless: None,
             may_share: receivers > 1 && tail.len() >= SHARED_BYTES_MIN,
         }
     }
@@ -168,10 +171,13 @@ impl<S> Local<S> {
             b"HMSG "
         };
         if publish.header_bytes > 0 && !conn.wishes.headers {
-            let mut tail = Vec::new();
-            encode::append_headerless_tail(&mut tail, publish);
+            let tail = message.headerless.get_or_insert_with(|| {
+                let mut tail = Vec::new();
+                encode::append_headerless_tail(&mut tail, publish);
+                tail
+            });
             conn.out
-                .push(&mut self.pool, [b"MSG ", publish.subject, b" ", sid, &tail]);
+                .push(&mut self.pool, [b"MSG ", publish.subject, b" ", sid, tail]);
         } else if message.may_share {
             let shared = message.shared.get_or_insert_with(|| message.tail.into());
             conn.out

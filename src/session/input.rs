@@ -55,6 +55,7 @@ impl Input {
         if matches!(partial, Partial::Skip(_)) {
             return;
         }
+        let bytes = without_trailing_blanks(partial, bytes);
         let frame_bytes = match partial {
             Partial::Body(head) => head.frame_bytes(),
             _ => bytes.len(),
@@ -187,6 +188,16 @@ impl Input {
     }
 }
 
+/// The beginning of a frame without the run of blanks it ends with, but for one, when nothing but
+/// blanks has come behind the verb.
+fn without_trailing_blanks(partial: Partial, bytes: &[u8]) -> &[u8] {
+    if !matches!(partial, Partial::Line { args_from: None }) {
+        return bytes;
+    }
+    let text = bytes.iter().rposition(|&byte| !line::is_blank(byte));
+    &bytes[..text.map_or(0, |last| (last + 2).min(bytes.len()))]
+}
+
 impl Complete {
     /// The operation in the frame.
     ///
@@ -300,6 +311,8 @@ mod tests {
             let mut pieces: Vec<&[u8]> = vec![beginning];
             pieces.extend(std::iter::repeat_n(&blanks[..], 50));
             assert_eq!(read(&pieces), Vec::<String>::new());
+            let at_once = [beginning, &blanks].concat();
+            assert_eq!(read(&[&at_once, &blanks]), Vec::<String>::new());
         }
     }
 }

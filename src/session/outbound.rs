@@ -73,6 +73,12 @@ impl Outbound {
         parts: [&[u8]; N],
         shared: &Arc<[u8]>,
     ) {
+        // The next piece is not of this block, so a small one will do, however busy it is here.
+        if self.tail.capacity() == 0
+            && parts.iter().map(|part| part.len()).sum::<usize>() <= SMALL_BLOCK_BYTES
+        {
+            self.tail = pool.take_small();
+        }
         self.push(pool, parts);
         self.pending_bytes += shared.len();
         self.close_tail();

@@ -351,16 +351,6 @@ impl<S> Shard<S> {
             self.send(slot, [&line]);
         }
     }
-
-    /// Bytes of records that wait for any worker.
-    pub fn outboxes_with_mail(&self) -> impl Iterator<Item = WorkerId> + '_ {
-        let filled = self
-            .outboxes
-            .iter()
-            .enumerate()
-            .filter(|(_, outbox)| outbox.bytes() > 0);
-        filled.map(|(index, _)| WorkerId(index as u16))
-    }
 }
 
 /// The worker that serves `owner`, if its mailbox is too full.

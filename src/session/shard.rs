@@ -195,8 +195,7 @@ impl<S> Shard<S> {
         self.local.subs.len()
     }
 
-    /// The next connection with something to send. The caller writes what `out` of it has and
-    /// reports with `wrote`.
+    /// The next connection with something to send. The caller calls `flush_with` for it.
     pub fn next_dirty(&mut self) -> Option<u32> {
         loop {
             let slot = self.local.dirty.pop()?;
@@ -227,6 +226,16 @@ impl<S> Shard<S> {
     /// Bytes of records waiting for another worker.
     pub fn outbox_bytes(&self, worker: WorkerId) -> usize {
         self.outboxes[worker.0 as usize].bytes()
+    }
+
+    /// Workers that records wait for.
+    pub fn outboxes_with_mail(&self) -> impl Iterator<Item = WorkerId> + '_ {
+        let filled = self
+            .outboxes
+            .iter()
+            .enumerate()
+            .filter(|(_, outbox)| outbox.bytes() > 0);
+        filled.map(|(index, _)| WorkerId(index as u16))
     }
 
     /// Takes the records for another worker, to be posted.

@@ -8,7 +8,7 @@ use super::subs::Sid;
 use crate::log::Logger;
 use crate::wire::parse::{Op, Publish};
 
-/// Bytes as text, escaped so that a line of the log stays a line.
+/// Bytes as text; the log escapes what could break its lines.
 struct Text<'a>(&'a [u8]);
 
 impl fmt::Display for Text<'_> {

@@ -59,3 +59,17 @@ fn has_info_soon(mut conn: Conn) -> (Conn, bool) {
     let has_info = conn.has_data_within(Duration::from_millis(20));
     (conn, has_info)
 }
+
+/// More connections wait than are accepted in one go, and the kernel says so once only: all of them
+/// are let in without anybody else knocking.
+#[test]
+fn a_burst_of_connections_is_accepted_to_the_last() {
+    let server = Server::builder().workers(1).start();
+    server.signal(libc::SIGSTOP);
+    let waiting: Vec<Conn> = (0..600).map(|_| Conn::open_raw(server.addr())).collect();
+    server.signal(libc::SIGCONT);
+    for mut conn in waiting {
+        conn.send(b"PING\r\n");
+        conn.expect_after_info(b"PONG\r\n");
+    }
+}

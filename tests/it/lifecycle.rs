@@ -365,3 +365,27 @@ fn other_signals_do_not_disturb_clients() {
     client.expect(b"MSG calm 1 2\r\nhi\r\n");
     server.assert_healthy();
 }
+
+/// A client that has closed its side still gets everything that was queued for it, also what its
+/// socket did not take at once.
+#[test]
+fn what_is_queued_is_sent_after_the_client_closed_its_side() {
+    const MESSAGES: usize = 20;
+    let server = Server::with_workers(2);
+    let mut conn = server.client();
+    conn.send(b"SUB a 1\r\n");
+    let message = [&b"PUB a 1000000\r\n"[..], &[b'x'; 1_000_000], b"\r\n"].concat();
+    let mut writer = conn.writer();
+    let sender = std::thread::spawn(move || {
+        use std::io::Write;
+        for _ in 0..MESSAGES {
+            writer.write_all(&message).unwrap();
+        }
+        writer.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    sender.join().unwrap();
+    for _ in 0..MESSAGES {
+        assert_eq!(conn.next_msg().payload.len(), 1_000_000);
+    }
+    conn.expect_closed();
+}
