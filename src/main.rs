@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         Ok(Command::Help(text)) => show(&(text + &client_tools())),
         Ok(Command::Version(text)) => show(&text),
         Err(error) => {
-            eprintln!("{program}: {error}");
+            // A full or closed standard error changes nothing about the exit code.
+            let _ = writeln!(std::io::stderr(), "{program}: {error}");
             ExitCode::from(EXIT_USAGE)
         }
     }

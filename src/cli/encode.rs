@@ -46,6 +46,22 @@ pub fn subscribe(out: &mut Vec<u8>, subject: &[u8], queue: Option<&[u8]>, sid: u
     out.extend_from_slice(b"\r\n");
 }
 
+/// The nine digits that servers read in an UNSUB; of a longer number they make "at once".
+const UNSUBSCRIBE_AFTER_MAX: u64 = 999_999_999;
+
+/// Appends the UNSUB that ends a subscription after so many messages, so that the server gives
+/// what comes after them to others. Nothing if the number is too large for servers to read.
+pub fn unsubscribe_after(out: &mut Vec<u8>, sid: usize, message_count: u64) {
+    if message_count > UNSUBSCRIBE_AFTER_MAX {
+        return;
+    }
+    out.extend_from_slice(b"UNSUB ");
+    append_number(out, sid);
+    out.push(b' ');
+    append_number(out, message_count as usize);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// By hand, since repliers come here once a message and a formatter is ten times slower.
 fn append_number(out: &mut Vec<u8>, number: usize) {
     let mut digits = [0; 20];
@@ -112,6 +128,16 @@ mod tests {
         subscribe(&mut out, b"foo.>", None, 10);
         subscribe(&mut out, b"foo", Some(b"q"), 205);
         assert_eq!(out, b"SUB foo.> 10\r\nSUB foo q 205\r\n");
+    }
+
+    #[test]
+    fn an_end_is_told_only_in_numbers_that_servers_read() {
+        let mut out = Vec::new();
+        unsubscribe_after(&mut out, 1, 10);
+        unsubscribe_after(&mut out, 2, 999_999_999);
+        unsubscribe_after(&mut out, 3, 1_000_000_000);
+        unsubscribe_after(&mut out, 4, u64::MAX);
+        assert_eq!(out, b"UNSUB 1 10\r\nUNSUB 2 999999999\r\n");
     }
 
     #[test]

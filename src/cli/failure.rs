@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use super::print::escape;
+
 /// Why a tool stops before its work is done.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Failure {
@@ -38,20 +40,31 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         match self {
             Failure::StdoutClosed => ExitCode::SUCCESS,
-            Failure::Usage(text) => {
-                say(format_args!("{text}"));
+            Failure::Usage(_) => {
+                say(format_args!("{self}"));
                 ExitCode::from(2)
             }
-            Failure::Run(text) => {
-                say(format_args!("{text}"));
+            Failure::Run(_) => {
+                say(format_args!("{self}"));
                 ExitCode::FAILURE
             }
         }
     }
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Failure::Usage(text) | Failure::Run(text) => text,
+            Failure::StdoutClosed => "standard output is closed",
+        })
+    }
+}
+
 /// Writes one line to standard error. When nobody reads it there is nobody left to tell.
 pub fn say(text: fmt::Arguments<'_>) {
     use io::Write;
+    // Servers have a part in it, and they are strangers as well.
+    let text = escape(text.to_string().as_bytes());
     let _ = writeln!(io::stderr().lock(), "midge: {text}");
 }

@@ -97,6 +97,9 @@ pub const CONNECTION: &[Flag] = &[
     Flag::switch("help", &["h"], "show this page"),
 ];
 
+/// How to give `-5` as an argument.
+const BEHIND_DASHES: &str = "an argument that begins with a dash goes behind --";
+
 /// A client tool: what it is called, what it takes, what it is for.
 pub struct Command {
     /// The word behind `midge`.
@@ -167,7 +170,7 @@ impl Command {
         let flag = self
             .flags()
             .find(|flag| flag.name == name || flag.aliases.contains(&name))
-            .ok_or_else(|| self.unknown_flag(arg, name))?;
+            .ok_or_else(|| self.unknown_flag(arg, name, !parsed.positionals.is_empty()))?;
         let value = match inline {
             Some(value) => value.into(),
             None if flag.is_switch() => "true".into(),
@@ -179,7 +182,8 @@ impl Command {
         Ok(())
     }
 
-    fn unknown_flag(&self, arg: &OsStr, name: &str) -> Failure {
+    /// `is_behind_argument`: it may have been meant as an argument itself.
+    fn unknown_flag(&self, arg: &OsStr, name: &str, is_behind_argument: bool) -> Failure {
         let near = self
             .flags()
             .flat_map(|flag| flag.aliases.iter().chain([&flag.name]))
@@ -187,6 +191,16 @@ impl Command {
             .min_by_key(|known| known.len().abs_diff(name.len()));
         let hint = match near {
             Some(known) => format!("did you mean --{known}?"),
+            // -5 or -.5 is more likely a payload.
+            None if name.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
+                BEHIND_DASHES.to_owned()
+            }
+            None if is_behind_argument => {
+                format!(
+                    "`midge {} --help` lists the flags, and {BEHIND_DASHES}",
+                    self.name
+                )
+            }
             None => format!("`midge {} --help` lists the flags", self.name),
         };
         let arg = arg.display();
@@ -225,6 +239,9 @@ impl Command {
             for flag in flags {
                 page += &format!("  {:<width$}  {}\n", flag.synopsis(), flag.help);
             }
+        }
+        if *self.argument_counts.end() > 0 {
+            page += &format!("\n-- ends the flags: {BEHIND_DASHES}.\n");
         }
         if !self.examples.is_empty() {
             page += "\nExamples:\n";
@@ -435,8 +452,17 @@ mod tests {
                 "try: unknown flag --tiemout; did you mean --timeout?",
             ),
             (
-                &["foo", "-x"],
+                &["-x", "foo"],
                 "try: unknown flag -x; `midge try --help` lists the flags",
+            ),
+            (
+                &["foo", "-x"],
+                "try: unknown flag -x; `midge try --help` lists the flags, and an argument that \
+                 begins with a dash goes behind --",
+            ),
+            (
+                &["foo", "-5.5"],
+                "try: unknown flag -5.5; an argument that begins with a dash goes behind --",
             ),
             (&["foo", "--count"], "--count needs a value: how many"),
             (
@@ -473,6 +499,7 @@ mod tests {
             "  -H, --header TEXT",
             "  -s, --server URL",
             "Usage: midge try",
+            "behind --.",
         ] {
             assert!(page.contains(line), "{line} in\n{page}");
         }

@@ -28,33 +28,48 @@ impl From<Failure> for Ended {
     }
 }
 
+/// How a tool that came to its end got there.
+#[derive(PartialEq, Eq)]
+pub enum Ending {
+    /// Its work is done.
+    Done,
+    /// A signal told it to stop.
+    Stopped,
+}
+
 /// Calls `work` with one connection after the other until it is done or a signal comes. The first
 /// connection must succeed: a wrong address is better told at once.
 pub fn follow(
     mut settings: Settings,
-    interrupt: &Interrupt,
     mut work: impl FnMut(&mut Connection) -> Result<(), Ended>,
-) -> Result<(), Failure> {
+) -> Result<Ending, Failure> {
     let mut connection = Connection::open(&settings)?;
+    // Not before: until there is something to wind up, a signal shall end the process at once,
+    // and a server that does not answer may keep us for seconds.
+    let interrupt = Interrupt::install()?;
     loop {
-        settings.learn(&connection.info);
         let stream = connection.stream_handle();
         let stream =
             stream.map_err(|error| Failure::run(format!("cannot watch the socket: {error}")))?;
         interrupt.watch(Some(stream));
         let Err(ended) = work(&mut connection) else {
-            return Ok(());
+            return Ok(match interrupt.is_stopping() {
+                true => Ending::Stopped,
+                false => Ending::Done,
+            });
         };
+        // From the latest INFO: the cluster may have changed since the first.
+        settings.learn(&connection.info);
         match ended {
             Ended::Failure(failure) => return Err(failure),
             // The signal shut the socket down: that is no failure.
-            Ended::Connection(_) if interrupt.is_stopping() => return Ok(()),
+            Ended::Connection(_) if interrupt.is_stopping() => return Ok(Ending::Stopped),
             Ended::Connection(error) if error.is_temporary => say(format_args!("{error}")),
             Ended::Connection(error) => return Err(error.into()),
         }
-        match reconnect(&settings, interrupt)? {
+        match reconnect(&settings, &interrupt)? {
             Some(next) => connection = next,
-            None => return Ok(()),
+            None => return Ok(Ending::Stopped),
         }
     }
 }

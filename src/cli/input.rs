@@ -8,6 +8,11 @@ use midge::subject;
 use super::failure::Failure;
 use super::print::escape;
 
+/// The largest `max_payload` that servers can be set to. Which one ours has is known only after
+/// connecting, and that has to wait until standard input is read: a slow pipe would leave the
+/// server's PINGs unanswered.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// A subject to publish to: complete, without wildcards.
 pub fn literal(arg: &OsString) -> Result<Vec<u8>, Failure> {
     let bytes = checked(arg.as_encoded_bytes())?;
@@ -52,24 +57,47 @@ fn bad(bytes: &[u8], fault: &str) -> Failure {
 /// The payload: the argument, or standard input when it is `-`, or when it is left out and
 /// something is piped in. From a terminal an absent payload is empty.
 pub fn payload(arg: Option<&OsString>) -> Result<Vec<u8>, Failure> {
-    let is_stdin = match arg {
-        Some(arg) => arg == "-",
-        None => !io::stdin().is_terminal(),
-    };
-    if !is_stdin {
-        return Ok(arg.map_or(Vec::new(), |arg| arg.as_encoded_bytes().to_vec()));
+    match arg {
+        Some(arg) => payload_argument(arg),
+        None if io::stdin().is_terminal() => Ok(Vec::new()),
+        None => read_payload(io::stdin().lock()),
     }
+}
+
+/// The payload: the argument, or standard input when it is `-`.
+pub fn payload_argument(arg: &OsString) -> Result<Vec<u8>, Failure> {
+    match arg == "-" {
+        true => read_payload(io::stdin().lock()),
+        false => Ok(arg.as_encoded_bytes().to_vec()),
+    }
+}
+
+/// Reads to the end, but never more than could be sent: `/dev/zero` has no end.
+fn read_payload(from: impl Read) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    io::stdin()
-        .lock()
+    from.take(PAYLOAD_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::run(format!("cannot read standard input: {error}")))?;
-    Ok(bytes)
+    match bytes.len() {
+        0..=PAYLOAD_BYTES_MAX => Ok(bytes),
+        _ => Err(Failure::run(
+            "standard input has more than 64 MiB, which no server takes as one message",
+        )),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_payload_without_an_end_is_refused_and_the_largest_is_not() {
+        let zeros = |count| read_payload(io::repeat(0).take(count)).map(|bytes| bytes.len());
+        assert_eq!(zeros(0), Ok(0));
+        assert_eq!(zeros(PAYLOAD_BYTES_MAX as u64), Ok(PAYLOAD_BYTES_MAX));
+        let error = read_payload(io::repeat(0)).unwrap_err();
+        assert!(matches!(error, Failure::Run(text) if text.contains("more than 64 MiB")));
+    }
 
     #[test]
     fn subjects_are_checked_before_they_reach_the_wire() {

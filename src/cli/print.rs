@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::ser::Formatter;
 
 use super::connection::Message;
 use super::headers::HeaderBlock;
@@ -23,6 +24,8 @@ pub enum Form {
     HeadersOnly,
     /// The bytes of the payload and a line feed.
     Raw,
+    /// The bytes of the payload and nothing else.
+    Exact,
     /// One JSON object a line.
     Json,
 }
@@ -39,10 +42,8 @@ pub fn message(
             out.write_all(&message.payload)?;
             out.write_all(b"\n")
         }
-        Form::Json => {
-            serde_json::to_writer(&mut *out, &JsonMessage(message))?;
-            out.write_all(b"\n")
-        }
+        Form::Exact => out.write_all(&message.payload),
+        Form::Json => json(out, &JsonMessage(message)),
         Form::Readable | Form::HeadersOnly => {
             writeln!(out, "{headline}")?;
             if !message.headers.is_empty() {
@@ -53,6 +54,33 @@ pub fn message(
             }
             writeln!(out)
         }
+    }
+}
+
+/// Writes a value as one line of JSON that no terminal takes for commands.
+pub fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(
+        &mut *out, Harmless,
+    ))?;
+    out.write_all(b"\n")
+}
+
+/// Compact JSON in which DEL and C1 are escaped too: JSON itself asks that of C0 only, but to a
+/// terminal U+009B is as good as ESC [.
+struct Harmless;
+
+impl Formatter for Harmless {
+    fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>
+    where
+        W: ?Sized + Write,
+    {
+        let mut rest = fragment;
+        while let Some((at, control)) = rest.char_indices().find(|(_, c)| c.is_control()) {
+            writer.write_all(&rest.as_bytes()[..at])?;
+            write!(writer, "\\u{:04x}", u32::from(control))?;
+            rest = &rest[at + control.len_utf8()..];
+        }
+        writer.write_all(rest.as_bytes())
     }
 }
 
@@ -279,6 +307,9 @@ mod tests {
         };
         message(&mut raw, &shown, Form::Raw, "").unwrap();
         assert_eq!(raw, [0x1b, 0xff, 0, b'\n']);
+        raw.clear();
+        message(&mut raw, &shown, Form::Exact, "").unwrap();
+        assert_eq!(raw, [0x1b, 0xff, 0]);
         assert_eq!(
             printed(
                 b"a\"b",
@@ -292,6 +323,18 @@ mod tests {
             printed(b"\xff\xfe", b"", Form::Json),
             "{\"subject\":\"foo\",\"reply\":\"r\",\"payload_base64\":\"//4=\"}\n"
         );
+    }
+
+    #[test]
+    fn json_brings_no_control_character_to_a_terminal() {
+        let text = "\u{1b}[2J \u{7f}\u{80}\u{9b}2J\u{9f} \u{a0}\u{fc} \\ \"";
+        let header = format!("NATS/1.0\r\n{text}: {text}\r\n\r\n");
+        let line = printed(text.as_bytes(), header.as_bytes(), Form::Json);
+        assert!(!line.trim_end().contains(char::is_control), "{line:?}");
+        assert!(line.contains("\\u007f\\u0080\\u009b2J\\u009f \u{a0}\u{fc}"));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["payload"], text);
+        assert_eq!(value["headers"][text][0], text);
     }
 
     #[test]

@@ -15,7 +15,8 @@ pub static COMMAND: Command = Command {
     arguments: "SUBJECT [PAYLOAD]",
     argument_counts: 1..=2,
     about: "publish a message",
-    details: "Without PAYLOAD, or with -, the payload is read from standard input.\n\
+    details: "With - as PAYLOAD it is read from standard input; so it is without PAYLOAD, unless\n\
+        standard input is a terminal: then the message is empty.\n\
         The exit code is 0 only when the server has accepted everything.",
     flags: &[
         Flag::value(
@@ -64,7 +65,7 @@ pub fn run(flags: &Parsed) -> Result<(), Failure> {
         connection.publish(&subject, reply.as_deref(), &headers, &payload)?;
         if !interval.is_zero() && sent_count < count {
             connection.flush_and_confirm(CONFIRM_TIMEOUT)?;
-            std::thread::sleep(interval);
+            connection.idle(interval)?;
         }
     }
     connection.flush_and_confirm(CONFIRM_TIMEOUT)?;

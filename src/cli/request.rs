@@ -1,6 +1,6 @@
 //! `midge request`: asks, and prints the answers and how long they took.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Event, Message};
@@ -18,7 +18,8 @@ pub static COMMAND: Command = Command {
     arguments: "SUBJECT [PAYLOAD]",
     argument_counts: 1..=2,
     about: "send a request and print the reply",
-    details: "Without PAYLOAD, or with -, the payload is read from standard input.",
+    details: "With - as PAYLOAD it is read from standard input; so it is without PAYLOAD, unless\n\
+        standard input is a terminal: then the request is empty.",
     flags: &[
         Flag::value(
             "header",
@@ -33,7 +34,11 @@ pub static COMMAND: Command = Command {
             "how long to wait for each reply (default 2s)",
         ),
         Flag::value("replies", &["count"], "N", "wait for N replies (default 1)"),
-        Flag::switch("raw", &["r"], "print payloads only, byte for byte"),
+        Flag::switch(
+            "raw",
+            &["r"],
+            "print payloads only, each with a line feed, but one into a pipe or file as it is",
+        ),
         Flag::switch("json", &[], "print one JSON object a line"),
     ],
     examples: &[
@@ -50,7 +55,7 @@ pub fn run(flags: &Parsed) -> Result<(), Failure> {
     let reply_count = flags.number("replies", 1..=u64::MAX)?.unwrap_or(1);
     flags.exclude("raw", "json")?;
     let form = match () {
-        () if flags.switch("raw")? => Form::Raw,
+        () if flags.switch("raw")? => raw_form(reply_count, io::stdout().is_terminal()),
         () if flags.switch("json")? => Form::Json,
         () => Form::Readable,
     };
@@ -89,6 +94,15 @@ pub fn run(flags: &Parsed) -> Result<(), Failure> {
     Ok(())
 }
 
+/// One reply that goes to a file or to another program is not to be changed by a byte. Several
+/// have to be told apart, and a prompt shall stand on a line of its own.
+fn raw_form(reply_count: u64, is_terminal: bool) -> Form {
+    match reply_count == 1 && !is_terminal {
+        true => Form::Exact,
+        false => Form::Raw,
+    }
+}
+
 fn wait_for_reply(
     connection: &mut Connection,
     timeout: Duration,
@@ -101,5 +115,17 @@ fn wait_for_reply(
             Some(Event::ServerError(text)) => return Err(connection.server_error(&text).into()),
             Some(Event::Pong) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_raw_reply_is_exact_unless_people_read_it() {
+        assert_eq!(raw_form(1, false), Form::Exact);
+        assert_eq!(raw_form(1, true), Form::Raw);
+        assert_eq!(raw_form(2, false), Form::Raw);
     }
 }

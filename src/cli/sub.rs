@@ -7,9 +7,8 @@ use std::io::{self, BufWriter, Write};
 use super::connection::{Connection, Event, Message};
 use super::failure::{Failure, say};
 use super::flags::{Command, Flag, Parsed};
-use super::follow::{Ended, follow};
+use super::follow::{Ended, Ending, follow};
 use super::input;
-use super::interrupt::Interrupt;
 use super::print::{self, Form, escape};
 use super::settings::Settings;
 
@@ -29,7 +28,11 @@ pub static COMMAND: Command = Command {
             "join a queue group, which shares the messages out",
         ),
         Flag::value("count", &[], "N", "exit after N messages"),
-        Flag::switch("raw", &["r"], "print payloads only, byte for byte"),
+        Flag::switch(
+            "raw",
+            &["r"],
+            "print payloads only, unchanged, each followed by a line feed",
+        ),
         Flag::switch("headers-only", &[], "leave the payloads out"),
         Flag::switch("json", &[], "print one JSON object a line"),
     ],
@@ -71,11 +74,9 @@ pub fn run(flags: &Parsed) -> Result<(), Failure> {
         out: BufWriter::with_capacity(64 * 1024, io::stdout()),
         is_announced: false,
     };
-    let interrupt = Interrupt::install()?;
-    let result = follow(settings, &interrupt, |connection| job.print_all(connection));
+    let result = follow(settings, |connection| job.print_all(connection));
     job.out.flush().map_err(Failure::stdout)?;
-    result?;
-    if interrupt.is_stopping() {
+    if result? == Ending::Stopped {
         say(format_args!(
             "received {} message{} with {} bytes of payload",
             job.printed_count,
@@ -101,8 +102,19 @@ fn form(flags: &Parsed) -> Result<Form, Failure> {
 impl Job {
     /// Subscribes, and prints until enough is seen.
     fn print_all(&mut self, connection: &mut Connection) -> Result<(), Ended> {
-        for (index, subject) in self.subjects.iter().enumerate() {
-            connection.subscribe(subject, self.queue.as_deref(), index + 1);
+        let queue = self.queue.as_deref();
+        match &self.subjects[..] {
+            // The server shall not hand us more than we print: in a queue group it would be lost.
+            [subject] => {
+                let left_count = self.count_max - self.printed_count;
+                connection.subscribe_for(subject, queue, 1, left_count);
+            }
+            // With several nobody knows which of them the messages will come from.
+            subjects => {
+                for (index, subject) in subjects.iter().enumerate() {
+                    connection.subscribe(subject, queue, index + 1);
+                }
+            }
         }
         connection.write(b"PING\r\n");
         connection.flush()?;
@@ -148,7 +160,7 @@ impl Job {
         self.printed_count += 1;
         self.payload_bytes += message.payload.len() as u64;
         let headline = match self.form {
-            Form::Raw | Form::Json => String::new(),
+            Form::Raw | Form::Exact | Form::Json => String::new(),
             Form::Readable | Form::HeadersOnly => headline(self.printed_count, message),
         };
         print::message(&mut self.out, message, self.form, &headline)

@@ -113,13 +113,23 @@ impl Style {
         if self.time {
             write!(out, "\"time\":\"{}\",", rfc3339(at))?;
         }
-        let message = serde_json::Value::from(text);
         write!(
             out,
-            "\"level\":\"{}\",\"pid\":{},\"msg\":{message}}}",
+            "\"level\":\"{}\",\"pid\":{},\"msg\":",
             level.word(),
             self.pid
-        )
+        )?;
+        let message = serde_json::Value::from(text).to_string();
+        for letter in message.chars() {
+            match letter {
+                // DEL and C1, which JSON lets stand but a terminal obeys. Nothing of JSON's own is
+                // among them, so what they stand in is a string.
+                control if control.is_control() => write!(out, "\\u{:04x}", u32::from(control))?,
+                other => out.push(other),
+            }
+        }
+        out.push('}');
+        Ok(())
     }
 }
 
@@ -203,9 +213,11 @@ mod tests {
             format: LogFormat::Json,
             ..STYLE
         };
-        let text = "a \"b\" \\ \n\u{1b}[31m ü \u{0}";
+        let text = "a \"b\" \\ \n\u{1b}[31m ü \u{0} \u{7f}\u{9b}31m\u{a0}";
         let written = line(&json, Level::Error, text);
-        assert_eq!(written.matches('\n').count(), 1);
+        let message = written.strip_suffix('\n').unwrap();
+        assert!(!message.contains(char::is_control), "{written:?}");
+        assert!(written.contains("\\u007f\\u009b31m\u{a0}"), "{written:?}");
         let value: serde_json::Value = serde_json::from_str(&written).unwrap();
         assert_eq!(value["time"], "2026-11-21T14:26:07.485357123Z");
         assert_eq!(value["level"], "error");

@@ -1,5 +1,6 @@
 //! The server as a process: log, pid file, ports file, signals, exit code.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -27,10 +28,10 @@ pub fn run(options: Options, program: &str) -> ExitCode {
         Ok(log) => log,
         Err(error) => {
             let file = options.log.file.unwrap_or_default();
-            eprintln!(
+            say(format_args!(
                 "{program}: cannot write the log file {}: {error}",
                 file.display()
-            );
+            ));
             return ExitCode::FAILURE;
         }
     };
@@ -43,6 +44,12 @@ pub fn run(options: Options, program: &str) -> ExitCode {
     };
     log.flush(LOG_FLUSH_TIMEOUT);
     code
+}
+
+/// Writes one line to standard error. When nobody can read it there is nobody left to tell, and
+/// the exit code says it too.
+fn say(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 fn serve(options: Options, program: &str, log: &Logger) -> Result<(), String> {
@@ -263,7 +270,7 @@ pub fn send_signal(request: &SignalRequest, program: &str) -> ExitCode {
     let pids = match request.pids(program, Path::new("/proc"), std::process::id()) {
         Ok(pids) => pids,
         Err(error) => {
-            eprintln!("{program}: {error}");
+            say(format_args!("{program}: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -273,10 +280,10 @@ pub fn send_signal(request: &SignalRequest, program: &str) -> ExitCode {
         // process group is meant.
         if unsafe { libc::kill(pid, request.signal.number()) } != 0 {
             let error = io::Error::last_os_error();
-            eprintln!(
+            say(format_args!(
                 "{program}: signal \"{}\" {pid}: {error}",
                 request.signal.word()
-            );
+            ));
             code = ExitCode::FAILURE;
         }
     }

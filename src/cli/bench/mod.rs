@@ -29,6 +29,7 @@ use super::connection::Connection;
 use super::encode::{self, new_inbox};
 use super::failure::Failure;
 use super::flags::{Command, Flag, Parsed};
+use super::print::escape;
 use super::settings::Settings;
 use super::write_stdout;
 use drive::{Crew, Endpoint, Stage};
@@ -337,7 +338,7 @@ fn open_sources(plan: &Plan, settings: &Settings) -> Result<(Server, Greeted), F
     probe.check_message(publisher::headers(plan), &payload)?;
     let server = Server {
         address: probe.address.clone(),
-        version: probe.info.version.clone(),
+        version: escape(probe.info.version.as_bytes()),
     };
     // So that the server is done with it when the measurement begins.
     probe.flush_and_confirm(CONFIRM_TIMEOUT)?;

@@ -50,6 +50,9 @@ pub struct Plan {
 /// Bytes of the time stamp at the front of a paced payload.
 pub const STAMP_BYTES: usize = 8;
 
+/// Memory that encoded messages may take.
+const ENCODED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
 impl Plan {
     /// Reads the flags.
     pub fn from_flags(flags: &Parsed) -> Result<Self, Failure> {
@@ -125,7 +128,25 @@ impl Plan {
             (_, 0, 0) => Err(Failure::usage(
                 "bench: --pub and --sub are both 0: nothing to do",
             )),
-            _ => Ok(()),
+            _ => self.check_memory(),
+        }
+    }
+
+    /// Each source holds an encoded message for each of its subjects.
+    fn check_memory(&self) -> Result<(), Failure> {
+        let message_count = match self.mode {
+            _ if self.source_count == 0 => 0,
+            Mode::Request => self.source_count,
+            Mode::Publish | Mode::Paced { .. } => self.source_count.max(self.subject_count),
+        };
+        let message_bytes = self.payload_bytes + self.subject_prefix.len();
+        match message_count as u64 * message_bytes as u64 {
+            0..=ENCODED_BYTES_MAX => Ok(()),
+            _ => Err(Failure::usage(format!(
+                "bench: {message_count} messages of {} bytes, one for each subject or connection, \
+                 are held in memory, and take more than 1 GiB; choose fewer or smaller ones",
+                self.payload_bytes
+            ))),
         }
     }
 
@@ -245,6 +266,29 @@ mod tests {
             (plan(0, 2, 1, 100, false), 200, "published elsewhere"),
         ] {
             assert_eq!(plan.expected_count(), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_plan_that_needs_too_much_memory_is_refused() {
+        let mib = 1024 * 1024;
+        for (sources, subjects, payload_bytes, mode, is_fine) in [
+            (1, 1024, mib - 5, Mode::Publish, true),
+            (1, 1024, mib, Mode::Publish, false),
+            (1, 10_000, mib, Mode::Paced { rate: 10 }, false),
+            (1025, 1, mib, Mode::Publish, false),
+            (1025, 1, mib, Mode::Request, false),
+            (1, 10_000, mib, Mode::Request, true),
+            (0, 10_000, mib, Mode::Publish, true),
+            (1, 1_000_000, 128, Mode::Publish, true),
+        ] {
+            let plan = Plan {
+                mode,
+                payload_bytes,
+                ..plan(sources, 1, subjects, 1, false)
+            };
+            let result = plan.check();
+            assert_eq!(result.is_ok(), is_fine, "{plan:?}: {result:?}");
         }
     }
 
