@@ -15,7 +15,8 @@ use super::target::{Owner, Target};
 pub trait Port: Send + Sync {
     /// Takes one message for all of `targets`, which are all of this port, and returns how many of
     /// them get it. With a queue group it is for the one member that was picked; without, `targets`
-    /// are all plain subscriptions of the port that match. Called with no lock held, on the publisher's thread; should not block.
+    /// are all plain subscriptions of the port that match. Called with no lock held, on the
+    /// publisher's thread; should not block.
     fn post(&self, targets: &[Target], queue: Option<&[u8]>, message: &Message<'_>) -> usize;
 }
 
