@@ -44,14 +44,17 @@ thread_local! {
 }
 
 enum Sink {
-    Callback(Callback),
+    Callback {
+        callback: Callback,
+        /// Calls that are left; `usize::MAX` for any number. A queue counts for itself.
+        left: AtomicUsize,
+    },
     Queue(LocalQueue),
 }
 
 /// What a new in-process subscription does with its messages.
 pub struct LocalOptions {
     sink: Sink,
-    messages_max: usize,
 }
 
 impl LocalOptions {
@@ -60,8 +63,10 @@ impl LocalOptions {
         callback: impl Fn(&Message<'_>, &mut Outbox) + Send + Sync + 'static,
     ) -> LocalOptions {
         LocalOptions {
-            sink: Sink::Callback(Box::new(callback)),
-            messages_max: usize::MAX,
+            sink: Sink::Callback {
+                callback: Box::new(callback),
+                left: AtomicUsize::new(usize::MAX),
+            },
         }
     }
 
@@ -70,7 +75,6 @@ impl LocalOptions {
         let queue = LocalQueue::new(limits, overflow, None);
         LocalOptions {
             sink: Sink::Queue(queue),
-            messages_max: usize::MAX,
         }
     }
 
@@ -83,13 +87,17 @@ impl LocalOptions {
         let queue = LocalQueue::new(limits, overflow, Some(Box::new(on_ready)));
         LocalOptions {
             sink: Sink::Queue(queue),
-            messages_max: usize::MAX,
         }
     }
 
-    /// Ends the subscription by itself after so many messages, at least one.
+    /// Ends the subscription by itself after so many messages, at least one; a queue is closed with
+    /// the last one. What a queue had no room for does not count, nor a call that would have been
+    /// nested too deep; what [`Overflow::DropOldest`] drops later does.
     pub fn messages_max(mut self, count: usize) -> LocalOptions {
-        self.messages_max = count.max(1);
+        match &mut self.sink {
+            Sink::Callback { left, .. } => *left = AtomicUsize::new(count.max(1)),
+            Sink::Queue(queue) => queue.close_after(count.max(1)),
+        }
         self
     }
 }
@@ -99,8 +107,6 @@ pub struct LocalSub {
     target: Target,
     place: Place,
     sink: Sink,
-    /// Messages it still takes; `usize::MAX` for any number.
-    left: AtomicUsize,
     is_closed: AtomicBool,
     /// Whether somebody has taken it out of the router, which must be done once.
     is_ended: AtomicBool,
@@ -129,53 +135,54 @@ impl LocalSub {
     pub fn queue(&self) -> Option<&LocalQueue> {
         match &self.sink {
             Sink::Queue(queue) => Some(queue),
-            Sink::Callback(_) => None,
+            Sink::Callback { .. } => None,
         }
     }
 
     /// Gives it the message. `false` if it has ended or refuses, so that another member of its queue
-    /// group may have it. With its last message it leaves the router. Must not be called with a lock
+    /// group may have it; `true` also if its queue dropped the message. With its last message it leaves the router. Must not be called with a lock
     /// of the caller's held, since callbacks do as they like.
     #[inline]
     pub fn deliver(&self, router: &Router, message: &Message<'_>, outbox: &mut Outbox) -> bool {
         if self.is_closed.load(Ordering::Acquire) {
             return false;
         }
-        if self.left.load(Ordering::Relaxed) != usize::MAX {
-            return self.deliver_counted(router, message, outbox);
-        }
-        self.hand_over(router, message, outbox)
-    }
-
-    #[inline]
-    fn hand_over(&self, router: &Router, message: &Message<'_>, outbox: &mut Outbox) -> bool {
         match &self.sink {
-            Sink::Callback(callback) => {
+            Sink::Callback { callback, left } => {
                 let Some(_nested) = NestedCall::enter() else {
                     router.nested_dropped.fetch_add(1, Ordering::Relaxed);
                     return false;
                 };
+                if left.load(Ordering::Relaxed) != usize::MAX && !self.count_call(router, left) {
+                    return false;
+                }
                 callback(message, outbox);
                 true
             }
-            Sink::Queue(queue) => queue.push(message) != Pushed::Refused,
+            Sink::Queue(queue) => match queue.push(message) {
+                Pushed::Taken | Pushed::Dropped => true,
+                Pushed::Refused => false,
+                Pushed::Last => {
+                    self.end(router);
+                    true
+                }
+            },
         }
     }
 
+    /// `false` if no call was left.
     #[cold]
-    fn deliver_counted(&self, router: &Router, message: &Message<'_>, outbox: &mut Outbox) -> bool {
+    fn count_call(&self, router: &Router, left: &AtomicUsize) -> bool {
         let one_less = |left: usize| left.checked_sub(1);
-        let Ok(left) = self
-            .left
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less)
-        else {
-            return false;
-        };
-        // Out of the router first: the callback may count on it.
-        if left == 1 && !self.is_ended.swap(true, Ordering::AcqRel) {
-            router.unsubscribe(self.place, self.target);
+        match left.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less) {
+            Ok(1) => {
+                // Out of the router before the call: the callback may count on it.
+                self.end(router);
+                true
+            }
+            Ok(_) => true,
+            Err(_) => false,
         }
-        self.hand_over(router, message, outbox)
     }
 
     /// Takes nothing more, and leaves the router.
@@ -270,7 +277,6 @@ impl Router {
                     target,
                     place,
                     sink: options.sink,
-                    left: AtomicUsize::new(options.messages_max),
                     is_closed: AtomicBool::new(false),
                     is_ended: AtomicBool::new(false),
                 });
