@@ -218,7 +218,12 @@ impl Drop for NestedCall {
     }
 }
 
-/// An in-process subscription in the hands of who made it; it ends when this is dropped.
+/// An in-process subscription in the hands of who made it. When this is dropped, the subscription
+/// ends and what its queue still holds is dropped.
+///
+/// What a callback owns lives on for a while: each publisher (and worker of the server) that knows
+/// the subscription from a match lets go of it within its next 512 messages, to whatever subject;
+/// one that rests keeps it until it goes on or is dropped.
 pub struct LocalHandle {
     router: Arc<Router>,
     sub: Arc<LocalSub>,
@@ -252,6 +257,9 @@ impl Drop for LocalHandle {
     fn drop(&mut self) {
         if !self.is_detached {
             self.unsubscribe();
+            if let Some(queue) = self.queue() {
+                queue.discard();
+            }
         }
     }
 }

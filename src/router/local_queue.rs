@@ -353,6 +353,12 @@ impl LocalQueue {
         self.wake_all();
     }
 
+    /// Drops what is queued, and the memory.
+    pub(super) fn discard(&self) {
+        let queued = std::mem::take(&mut self.lock().batch);
+        drop(queued);
+    }
+
     fn wake_all(&self) {
         self.ready.notify_all();
         self.room.notify_all();

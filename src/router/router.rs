@@ -174,10 +174,11 @@ impl Router {
             for (place, target) in items.by_ref().take(REMOVED_AT_ONCE) {
                 subject.clear();
                 if index.remove(place, target, &mut subject) {
+                    self.generations.bump(&self.hasher, &subject);
                     if target.owner() == Owner::LOCAL {
                         locals.extend(index.remove_local(target));
+                        self.generations.local_ended();
                     }
-                    self.generations.bump(&self.hasher, &subject);
                     removed += 1;
                 }
             }
@@ -232,6 +233,12 @@ impl Router {
     #[inline]
     pub(super) fn is_current(&self, stamp: Stamp) -> bool {
         self.generations.stamp(stamp.watch) == stamp.sum
+    }
+
+    /// Moves whenever an in-process subscription has ended, which a cache may still hold.
+    #[inline]
+    pub(super) fn locals_ended(&self) -> usize {
+        self.generations.locals_ended()
     }
 
     /// Numbers for monitoring.

@@ -130,3 +130,67 @@ fn a_call_that_is_nested_too_deep_does_not_count_for_the_limit() {
     assert_eq!(calls.load(Ordering::Relaxed), calls_max);
     assert_eq!(router.stats().locals, 0);
 }
+
+/// What a callback owns is dropped although publishers know it from earlier matches, both kept ones
+/// and the last one.
+#[test]
+fn publishers_that_go_on_let_go_of_what_has_ended() {
+    const SUBJECTS: usize = 2000;
+    let router = Arc::new(Router::new());
+    let owned = Arc::new(());
+    let subscribe = |subject: &str| {
+        let captured = owned.clone();
+        let callback = LocalOptions::callback(move |_, _| {
+            let _captured = &captured;
+        });
+        router
+            .subscribe_local(subject.as_bytes(), None, callback)
+            .unwrap()
+    };
+    let mut publisher = Publisher::new(&router);
+    let literal = subscribe("a");
+    for _ in 0..4 {
+        assert_eq!(publisher.publish(&message("a", "x")), 1);
+    }
+    drop(literal);
+    publisher.publish(&message("other", "x"));
+    assert_eq!(Arc::strong_count(&owned), 1, "in an entry");
+
+    let wildcard = subscribe("once.>");
+    assert_eq!(publisher.publish(&message("once.a", "x")), 1);
+    drop(wildcard);
+    publisher.publish(&message("other", "x"));
+    assert_eq!(Arc::strong_count(&owned), 1, "in the last match");
+
+    let (ended, stays) = (subscribe("many.>"), subscribe("many.*"));
+    for _ in 0..3 {
+        for n in 0..SUBJECTS {
+            assert_eq!(publisher.publish(&message(&format!("many.{n}"), "x")), 2);
+        }
+    }
+    let entries = publisher.cache_stats().entries;
+    drop(ended);
+    for _ in 0..SUBJECTS {
+        publisher.publish(&message("other", "x"));
+    }
+    assert_eq!(Arc::strong_count(&owned), 2, "in {entries} entries");
+    let misses = publisher.cache_stats().misses;
+    for _ in 0..SUBJECTS {
+        assert_eq!(publisher.publish(&message("other", "x")), 0);
+    }
+    assert_eq!(publisher.cache_stats().misses, misses, "what holds is kept");
+    drop(stays);
+}
+
+#[test]
+fn a_dropped_handle_takes_what_is_queued_along() {
+    let router = Arc::new(Router::new());
+    let handle = queue_of(&router, 10, Overflow::Refuse);
+    let mut publisher = Publisher::new(&router);
+    assert_eq!(publisher.publish(&message("q", "x")), 1);
+    let sub = handle.sub().clone();
+    assert!(handle.unsubscribe());
+    assert_eq!(sub.queue().unwrap().len(), 1, "can still be read");
+    drop(handle);
+    assert!(sub.queue().unwrap().is_empty());
+}
