@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::router::local::NESTED_CALLS_MAX;
-use crate::router::publisher::NESTED_ROUNDS_MAX;
+use crate::router::publisher::{NESTED_ROUNDS_MAX, OUTBOX_BYTES_MAX};
 use crate::router::{
-    Batch, LocalHandle, LocalOptions, Message, Overflow, Port, Publisher, QueueLimits,
+    Batch, LocalHandle, LocalOptions, Message, Outbox, Overflow, Port, Publisher, QueueLimits,
 };
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -160,6 +160,23 @@ fn callbacks_that_answer_each_other_for_ever_come_to_an_end() {
     assert_eq!(router.stats().nested_dropped, 1);
     publisher.publish(&message("echo", "x"));
     assert_eq!(router.stats().nested_dropped, 2, "the outbox starts afresh");
+}
+
+/// Headers weigh as much as payload.
+#[test]
+fn an_outbox_is_bounded_by_all_bytes_of_its_messages() {
+    let headers = vec![b'h'; OUTBOX_BYTES_MAX / 2];
+    let message = Message {
+        subject: b"a",
+        headers: &headers,
+        ..Message::default()
+    };
+    let mut outbox = Outbox::new();
+    assert!(outbox.publish(&message));
+    assert!(
+        !outbox.publish(&message),
+        "with subject and lengths too much"
+    );
 }
 
 #[test]
