@@ -34,6 +34,10 @@ pub struct Message<'a> {
 ///
 /// It may also publish with a publisher of its own; that nests on the stack, and a callback so
 /// entered more than [`NESTED_CALLS_MAX`] levels deep is not called.
+///
+/// The router owns it, so what it owns should not own the router: a [`Publisher`](super::Publisher),
+/// a [`LocalHandle`] or an `Arc<Router>` inside keeps both alive until the subscription ends, which
+/// is never if it is detached. Hold a [`Weak`](std::sync::Weak) router there.
 pub type Callback = Box<dyn Fn(&Message<'_>, &mut Outbox) + Send + Sync>;
 
 /// Callbacks that may be active on one thread at a time, one inside the other.
@@ -247,7 +251,8 @@ impl LocalHandle {
         self.sub.end(&self.router)
     }
 
-    /// Lets the subscription live as long as the router.
+    /// Lets the subscription live as long as the router, which for a [`Callback`] that owns the
+    /// router is for ever.
     pub fn detach(mut self) {
         self.is_detached = true;
     }

@@ -129,7 +129,8 @@ impl Publisher {
 
     /// Delivers the message: a copy to every plain subscription and to one able member of every
     /// queue group. Callbacks run before it returns, and so do those for what they publish. Returns
-    /// the copies of this message that were taken.
+    /// how many copies of this message were handed over. One that a full queue dropped is among them
+    /// (see [`LocalQueue::dropped`](super::LocalQueue::dropped)), one that was refused is not.
     #[inline]
     pub fn publish(&mut self, message: &Message<'_>) -> usize {
         let matches = self.cache.lookup(&self.router, message.subject);
