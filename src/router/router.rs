@@ -189,11 +189,12 @@ impl Router {
 
     /// Hands subject and queue name of a subscription to `out`, if it is there. The index is locked
     /// meanwhile, so `out` must not call the router.
+    #[cfg(test)]
     #[expect(
         clippy::type_complexity,
         reason = "a name for this type would say less"
     )]
-    pub fn describe(
+    pub(super) fn describe(
         &self,
         place: Place,
         target: Target,

@@ -373,6 +373,7 @@ impl Index {
     }
 
     /// Subject and queue name of a subscription, if it is there.
+    #[cfg(test)]
     pub(super) fn describe(
         &self,
         place: Place,
