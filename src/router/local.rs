@@ -282,10 +282,9 @@ impl Router {
         self.subscribe_then(
             subject,
             queue,
-            |index| Target::new(Owner::LOCAL, generation, index.locals.vacant_key() as u32),
+            |index| Target::new(Owner::LOCAL, generation, index.locals.next_key()),
             |index, place| {
-                let target =
-                    Target::new(Owner::LOCAL, generation, index.locals.vacant_key() as u32);
+                let target = Target::new(Owner::LOCAL, generation, index.locals.next_key());
                 let sub = Arc::new(LocalSub {
                     target,
                     place,
@@ -310,14 +309,8 @@ impl Index {
     /// Forgets an in-process subscription that is no longer listed, and returns it for the caller
     /// to drop without the lock: what a callback owns may call the router when it goes.
     pub(super) fn remove_local(&mut self, target: Target) -> Option<Arc<LocalSub>> {
-        let key = target.key() as usize;
+        let key = target.key();
         self.locals.get(key).filter(|sub| sub.target == target)?;
-        let sub = self.locals.try_remove(key);
-        if self.locals.is_empty() {
-            self.locals = slab::Slab::new();
-        } else if self.locals.len() < self.locals.capacity() / 4 {
-            self.locals.shrink_to_fit();
-        }
-        sub
+        self.locals.remove(key)
     }
 }

@@ -141,14 +141,14 @@ impl Router {
         &self,
         subject: &[u8],
         queue: Option<&[u8]>,
-        target: impl FnOnce(&Index) -> Target,
+        target: impl FnOnce(&mut Index) -> Target,
         then: impl FnOnce(&mut Index, Place),
     ) -> Result<Place, SubjectError> {
         if !subject::is_valid_subscribe(subject) {
             return Err(SubjectError::Invalid);
         }
         let mut index = self.write();
-        let target = target(&index);
+        let target = target(&mut index);
         let place = index.insert(subject, queue, target)?;
         then(&mut index, place);
         self.inserts.fetch_add(1, Ordering::Relaxed);

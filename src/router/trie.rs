@@ -11,8 +11,6 @@
 
 use std::sync::Arc;
 
-use slab::Slab;
-
 use super::arena::Arena;
 use super::list::{List, Lists};
 use super::local::LocalSub;
@@ -20,6 +18,7 @@ use super::matches::Matches;
 use super::router::{Hasher, SubjectError};
 use super::table::Table;
 use super::target::{Place, PlaceKind, Target};
+use crate::slots::Slots;
 use crate::subject;
 
 const ENTRY_HEAD: usize = 8;
@@ -43,7 +42,7 @@ pub(super) struct Index {
     /// `NONE` while no wildcard subscription exists.
     root: u32,
     node_count: usize,
-    pub(super) locals: Slab<Arc<LocalSub>>,
+    pub(super) locals: Slots<Arc<LocalSub>>,
     pub(super) subscriptions: usize,
 }
 
@@ -102,7 +101,7 @@ impl Index {
             lists: Lists::default(),
             root: NONE,
             node_count: 0,
-            locals: Slab::new(),
+            locals: Slots::default(),
             subscriptions: 0,
         }
     }
@@ -128,7 +127,7 @@ impl Index {
             && self.root == NONE
             && self.node_count == 0
             && self.subscriptions == 0
-            && self.locals.capacity() == 0
+            && self.locals.is_empty()
     }
 
     /// Adds a target under a valid subscribe subject.
@@ -334,7 +333,7 @@ impl Index {
                 .collect(read_list(self.entries.get(handle), 0), out);
         }
         out.finish(|target| {
-            let local = self.locals.get(target.key() as usize)?;
+            let local = self.locals.get(target.key())?;
             (local.target() == target).then(|| local.clone())
         });
     }
