@@ -6,6 +6,10 @@
 //! fingerprints, keeps reply subjects that are used once from pushing out the rest. A set whose four
 //! entries were all used since the last attempt refuses a newcomer once, so that neither a scan over
 //! many subjects clears the cache.
+//!
+//! An entry that is out of date stays until its subject comes round or it is pushed out, which for
+//! numbers does no harm. In-process subscriptions are more than numbers: when one has ended, the
+//! next look-ups go through the cache, a few sets each, and let go of it.
 
 use smallvec::SmallVec;
 
@@ -22,6 +26,9 @@ const ENTRY_BYTES_MAX: usize = BYTES_MAX / 8;
 /// Of so many attempts to replace an entry, one does.
 const REPLACED_ONCE_IN: u64 = 8;
 const SETS_MIN: usize = 8;
+/// Sets that one look-up searches for in-process subscriptions that have ended: one kilobyte, and
+/// the largest cache is through after 256 look-ups.
+const SETS_SWEPT_AT_ONCE: usize = 16;
 const DOORKEEPER_MIN: usize = 1024;
 
 struct Entry {
@@ -32,6 +39,12 @@ struct Entry {
     bytes: u32,
 }
 
+impl Entry {
+    fn has_locals(&self) -> bool {
+        !self.matches.locals().is_empty()
+    }
+}
+
 #[derive(Default)]
 struct Set {
     tags: [u32; WAYS],
@@ -39,6 +52,8 @@ struct Set {
     /// Those used since the set was last searched for a victim. Here, and not in the entries, so
     /// that the search touches one cache line.
     is_used: [bool; WAYS],
+    /// Whether an entry has in-process subscriptions; perhaps one that is gone.
+    has_locals: bool,
 }
 
 /// A cache of matches for one thread. A new one owns no memory.
@@ -52,6 +67,11 @@ pub struct MatchCache {
     bytes: usize,
     /// Set from which the next entry is taken when there are too many bytes.
     hand: usize,
+    /// The router's count of ended in-process subscriptions, all of which have been let go.
+    locals_ended: usize,
+    /// That count when the present sweep began, and the set with which it goes on.
+    sweep_goal: usize,
+    sweep_at: usize,
     hits: u64,
     misses: u64,
 }
@@ -82,6 +102,9 @@ impl MatchCache {
     /// What `subject` leads to at this moment: any (un)subscribe call that returned before is seen.
     #[inline]
     pub fn lookup<'a>(&'a mut self, router: &Router, subject: &[u8]) -> &'a Matches {
+        if router.locals_ended() != self.locals_ended {
+            self.sweep(router);
+        }
         let hash = router.hasher.hash(subject);
         let mut known = None;
         // Both conditions fail only before the first entry, or when the cache changes routers.
@@ -152,6 +175,40 @@ impl MatchCache {
         &self.scratch
     }
 
+    /// Lets go of in-process subscriptions that have ended, a few sets at a time. What a callback
+    /// owns and what is queued should not wait for one of its subjects to be published again.
+    #[cold]
+    #[inline(never)]
+    fn sweep(&mut self, router: &Router) {
+        if self.sweep_at == 0 {
+            self.sweep_goal = router.locals_ended();
+            self.scratch.clear();
+        }
+        let end = (self.sweep_at + SETS_SWEPT_AT_ONCE).min(self.sets.len());
+        for set in self.sweep_at..end {
+            if !self.sets[set].has_locals {
+                continue;
+            }
+            let mut has_locals = false;
+            for way in 0..WAYS {
+                match &self.sets[set].ways[way] {
+                    Some(entry) if entry.has_locals() && router.is_current(entry.stamp) => {
+                        has_locals = true;
+                    }
+                    Some(entry) if entry.has_locals() => self.evict(set, way),
+                    _ => {}
+                }
+            }
+            self.sets[set].has_locals = has_locals;
+        }
+        self.sweep_at = end;
+        // Growing meanwhile is no harm: what comes after `sweep_at` stays after it.
+        if end == self.sets.len() {
+            self.sweep_at = 0;
+            self.locals_ended = self.sweep_goal;
+        }
+    }
+
     /// Asks the doorkeeper, and tells it.
     fn was_missed_before(&mut self, hash: u64) -> bool {
         if self.doorkeeper.is_empty() {
@@ -194,6 +251,7 @@ impl MatchCache {
         let set = &mut self.sets[set_index];
         set.tags[way] = tag_of(hash);
         set.is_used[way] = false;
+        set.has_locals |= !matches.locals().is_empty();
         set.ways[way] = Some(Box::new(Entry {
             hash,
             stamp,
@@ -232,6 +290,7 @@ impl MatchCache {
             // Entries of one old set spread over two, so there is always room.
             if let Some(way) = set.ways.iter().position(Option::is_none) {
                 set.tags[way] = tag_of(entry.hash);
+                set.has_locals |= entry.has_locals();
                 set.ways[way] = Some(entry);
             }
         }

@@ -29,6 +29,9 @@ const PAIR_COUNT: usize = 4096;
 /// The counters: 40 KB, of which a quiet router touches little.
 pub(super) struct Generations {
     all: AtomicUsize,
+    /// In-process subscriptions that have ended, of all subjects. Here because it lies beside `all`,
+    /// which every look-up reads as well.
+    locals_ended: AtomicUsize,
     first: Box<[AtomicUsize]>,
     pair: Box<[AtomicUsize]>,
 }
@@ -55,6 +58,7 @@ impl Generations {
         let counters = |count| (0..count).map(|_| AtomicUsize::new(0)).collect();
         Generations {
             all: AtomicUsize::new(0),
+            locals_ended: AtomicUsize::new(0),
             first: counters(FIRST_COUNT),
             pair: counters(PAIR_COUNT),
         }
@@ -93,6 +97,18 @@ impl Generations {
             _ => &self.pair[hasher.hash(pair) as usize % PAIR_COUNT],
         };
         counter.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many in-process subscriptions have ended. Who sees one of them here also sees the counter
+    /// of its subject moved.
+    #[inline]
+    pub(super) fn locals_ended(&self) -> usize {
+        self.locals_ended.load(Ordering::Acquire)
+    }
+
+    /// Counts the end of an in-process subscription; to be called after [`Generations::bump`].
+    pub(super) fn local_ended(&self) {
+        self.locals_ended.fetch_add(1, Ordering::Release);
     }
 }
 

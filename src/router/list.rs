@@ -278,6 +278,7 @@ impl Lists {
     }
 
     /// Whether the target is in the list.
+    #[cfg(test)]
     pub(super) fn contains(&self, list: List, target: Target) -> bool {
         match list.kind() {
             Kind::Empty => false,
@@ -294,6 +295,7 @@ impl Lists {
     }
 
     /// Queue name of a target of the list.
+    #[cfg(test)]
     pub(super) fn queue_of(&self, list: List, target: Target) -> Option<&[u8]> {
         let Kind::Many(index) = list.kind() else {
             return None;

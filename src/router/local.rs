@@ -34,6 +34,10 @@ pub struct Message<'a> {
 ///
 /// It may also publish with a publisher of its own; that nests on the stack, and a callback so
 /// entered more than [`NESTED_CALLS_MAX`] levels deep is not called.
+///
+/// The router owns it, so what it owns should not own the router: a [`Publisher`](super::Publisher),
+/// a [`LocalHandle`] or an `Arc<Router>` inside keeps both alive until the subscription ends, which
+/// is never if it is detached. Hold a [`Weak`](std::sync::Weak) router there.
 pub type Callback = Box<dyn Fn(&Message<'_>, &mut Outbox) + Send + Sync>;
 
 /// Callbacks that may be active on one thread at a time, one inside the other.
@@ -44,14 +48,17 @@ thread_local! {
 }
 
 enum Sink {
-    Callback(Callback),
+    Callback {
+        callback: Callback,
+        /// Calls that are left; `usize::MAX` for any number. A queue counts for itself.
+        left: AtomicUsize,
+    },
     Queue(LocalQueue),
 }
 
 /// What a new in-process subscription does with its messages.
 pub struct LocalOptions {
     sink: Sink,
-    messages_max: usize,
 }
 
 impl LocalOptions {
@@ -60,8 +67,10 @@ impl LocalOptions {
         callback: impl Fn(&Message<'_>, &mut Outbox) + Send + Sync + 'static,
     ) -> LocalOptions {
         LocalOptions {
-            sink: Sink::Callback(Box::new(callback)),
-            messages_max: usize::MAX,
+            sink: Sink::Callback {
+                callback: Box::new(callback),
+                left: AtomicUsize::new(usize::MAX),
+            },
         }
     }
 
@@ -70,7 +79,6 @@ impl LocalOptions {
         let queue = LocalQueue::new(limits, overflow, None);
         LocalOptions {
             sink: Sink::Queue(queue),
-            messages_max: usize::MAX,
         }
     }
 
@@ -83,13 +91,17 @@ impl LocalOptions {
         let queue = LocalQueue::new(limits, overflow, Some(Box::new(on_ready)));
         LocalOptions {
             sink: Sink::Queue(queue),
-            messages_max: usize::MAX,
         }
     }
 
-    /// Ends the subscription by itself after so many messages, at least one.
+    /// Ends the subscription by itself after so many messages, at least one; a queue is closed with
+    /// the last one. What a queue had no room for does not count, nor a call that would have been
+    /// nested too deep; what [`Overflow::DropOldest`] drops later does.
     pub fn messages_max(mut self, count: usize) -> LocalOptions {
-        self.messages_max = count.max(1);
+        match &mut self.sink {
+            Sink::Callback { left, .. } => *left = AtomicUsize::new(count.max(1)),
+            Sink::Queue(queue) => queue.close_after(count.max(1)),
+        }
         self
     }
 }
@@ -99,8 +111,6 @@ pub struct LocalSub {
     target: Target,
     place: Place,
     sink: Sink,
-    /// Messages it still takes; `usize::MAX` for any number.
-    left: AtomicUsize,
     is_closed: AtomicBool,
     /// Whether somebody has taken it out of the router, which must be done once.
     is_ended: AtomicBool,
@@ -129,53 +139,54 @@ impl LocalSub {
     pub fn queue(&self) -> Option<&LocalQueue> {
         match &self.sink {
             Sink::Queue(queue) => Some(queue),
-            Sink::Callback(_) => None,
+            Sink::Callback { .. } => None,
         }
     }
 
     /// Gives it the message. `false` if it has ended or refuses, so that another member of its queue
-    /// group may have it. With its last message it leaves the router. Must not be called with a lock
+    /// group may have it; `true` also if its queue dropped the message. With its last message it leaves the router. Must not be called with a lock
     /// of the caller's held, since callbacks do as they like.
     #[inline]
     pub fn deliver(&self, router: &Router, message: &Message<'_>, outbox: &mut Outbox) -> bool {
         if self.is_closed.load(Ordering::Acquire) {
             return false;
         }
-        if self.left.load(Ordering::Relaxed) != usize::MAX {
-            return self.deliver_counted(router, message, outbox);
-        }
-        self.hand_over(router, message, outbox)
-    }
-
-    #[inline]
-    fn hand_over(&self, router: &Router, message: &Message<'_>, outbox: &mut Outbox) -> bool {
         match &self.sink {
-            Sink::Callback(callback) => {
+            Sink::Callback { callback, left } => {
                 let Some(_nested) = NestedCall::enter() else {
                     router.nested_dropped.fetch_add(1, Ordering::Relaxed);
                     return false;
                 };
+                if left.load(Ordering::Relaxed) != usize::MAX && !self.count_call(router, left) {
+                    return false;
+                }
                 callback(message, outbox);
                 true
             }
-            Sink::Queue(queue) => queue.push(message) != Pushed::Refused,
+            Sink::Queue(queue) => match queue.push(message) {
+                Pushed::Taken | Pushed::Dropped => true,
+                Pushed::Refused => false,
+                Pushed::Last => {
+                    self.end(router);
+                    true
+                }
+            },
         }
     }
 
+    /// `false` if no call was left.
     #[cold]
-    fn deliver_counted(&self, router: &Router, message: &Message<'_>, outbox: &mut Outbox) -> bool {
+    fn count_call(&self, router: &Router, left: &AtomicUsize) -> bool {
         let one_less = |left: usize| left.checked_sub(1);
-        let Ok(left) = self
-            .left
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less)
-        else {
-            return false;
-        };
-        // Out of the router first: the callback may count on it.
-        if left == 1 && !self.is_ended.swap(true, Ordering::AcqRel) {
-            router.unsubscribe(self.place, self.target);
+        match left.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less) {
+            Ok(1) => {
+                // Out of the router before the call: the callback may count on it.
+                self.end(router);
+                true
+            }
+            Ok(_) => true,
+            Err(_) => false,
         }
-        self.hand_over(router, message, outbox)
     }
 
     /// Takes nothing more, and leaves the router.
@@ -211,7 +222,12 @@ impl Drop for NestedCall {
     }
 }
 
-/// An in-process subscription in the hands of who made it; it ends when this is dropped.
+/// An in-process subscription in the hands of who made it. When this is dropped, the subscription
+/// ends and what its queue still holds is dropped.
+///
+/// What a callback owns lives on for a while: each publisher (and worker of the server) that knows
+/// the subscription from a match lets go of it within its next 512 messages, to whatever subject;
+/// one that rests keeps it until it goes on or is dropped.
 pub struct LocalHandle {
     router: Arc<Router>,
     sub: Arc<LocalSub>,
@@ -235,7 +251,8 @@ impl LocalHandle {
         self.sub.end(&self.router)
     }
 
-    /// Lets the subscription live as long as the router.
+    /// Lets the subscription live as long as the router, which for a [`Callback`] that owns the
+    /// router is for ever.
     pub fn detach(mut self) {
         self.is_detached = true;
     }
@@ -245,6 +262,9 @@ impl Drop for LocalHandle {
     fn drop(&mut self) {
         if !self.is_detached {
             self.unsubscribe();
+            if let Some(queue) = self.queue() {
+                queue.discard();
+            }
         }
     }
 }
@@ -262,15 +282,13 @@ impl Router {
         self.subscribe_then(
             subject,
             queue,
-            |index| Target::new(Owner::LOCAL, generation, index.locals.vacant_key() as u32),
+            |index| Target::new(Owner::LOCAL, generation, index.locals.next_key()),
             |index, place| {
-                let target =
-                    Target::new(Owner::LOCAL, generation, index.locals.vacant_key() as u32);
+                let target = Target::new(Owner::LOCAL, generation, index.locals.next_key());
                 let sub = Arc::new(LocalSub {
                     target,
                     place,
                     sink: options.sink,
-                    left: AtomicUsize::new(options.messages_max),
                     is_closed: AtomicBool::new(false),
                     is_ended: AtomicBool::new(false),
                 });
@@ -291,14 +309,8 @@ impl Index {
     /// Forgets an in-process subscription that is no longer listed, and returns it for the caller
     /// to drop without the lock: what a callback owns may call the router when it goes.
     pub(super) fn remove_local(&mut self, target: Target) -> Option<Arc<LocalSub>> {
-        let key = target.key() as usize;
+        let key = target.key();
         self.locals.get(key).filter(|sub| sub.target == target)?;
-        let sub = self.locals.try_remove(key);
-        if self.locals.is_empty() {
-            self.locals = slab::Slab::new();
-        } else if self.locals.len() < self.locals.capacity() / 4 {
-            self.locals.shrink_to_fit();
-        }
-        sub
+        self.locals.remove(key)
     }
 }

@@ -120,7 +120,8 @@ impl Batch {
     }
 }
 
-fn record_bytes(message: &Message<'_>) -> usize {
+/// Bytes that a message takes in a batch.
+pub(super) fn record_bytes(message: &Message<'_>) -> usize {
     HEAD_BYTES
         + message.subject.len()
         + message.reply.map_or(0, <[u8]>::len)
@@ -206,16 +207,19 @@ pub enum Overflow {
 pub enum Pushed {
     /// It is in the queue.
     Taken,
+    /// It is in the queue, which is closed now: it was the last of those it was to take.
+    Last,
     /// It was dropped, and counted.
     Dropped,
     /// It was not taken, and counted as dropped; somebody else may have it.
     Refused,
 }
 
-#[derive(Default)]
 struct State {
     batch: Batch,
     is_closed: bool,
+    /// Messages it takes before it closes by itself; `usize::MAX` for any number.
+    left: usize,
     /// Threads asleep, so that nobody makes a system call to wake nobody.
     readers_waiting: usize,
     writers_waiting: usize,
@@ -239,8 +243,15 @@ impl LocalQueue {
         overflow: Overflow,
         on_ready: Option<Box<dyn Fn() + Send + Sync>>,
     ) -> Self {
+        let state = State {
+            batch: Batch::default(),
+            is_closed: false,
+            left: usize::MAX,
+            readers_waiting: 0,
+            writers_waiting: 0,
+        };
         LocalQueue {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             ready: Condvar::new(),
             room: Condvar::new(),
             limits,
@@ -248,6 +259,12 @@ impl LocalQueue {
             dropped: AtomicUsize::new(0),
             on_ready,
         }
+    }
+
+    /// Closes by itself with the last of so many messages, at least one. Only what is put in counts.
+    pub(super) fn close_after(&mut self, messages: usize) {
+        let state = self.state.get_mut();
+        state.unwrap_or_else(PoisonError::into_inner).left = messages;
     }
 
     /// Copies a message in, or does what the overflow policy says.
@@ -270,15 +287,22 @@ impl LocalQueue {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return Pushed::Dropped;
         }
+        if state.left != usize::MAX {
+            state.left -= 1;
+            state.is_closed = state.left == 0;
+        }
         let (was_empty, is_awaited) = (state.batch.len() == 1, state.readers_waiting > 0);
+        let is_last = state.is_closed;
         drop(state);
-        if is_awaited {
+        if is_last {
+            self.wake_all();
+        } else if is_awaited {
             self.ready.notify_one();
         }
         if was_empty && let Some(on_ready) = &self.on_ready {
             on_ready();
         }
-        Pushed::Taken
+        if is_last { Pushed::Last } else { Pushed::Taken }
     }
 
     /// The oldest message, if there is one.
@@ -326,6 +350,16 @@ impl LocalQueue {
     /// Takes no more messages; wakes all who wait. What is queued can still be read.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
+        self.wake_all();
+    }
+
+    /// Drops what is queued, and the memory.
+    pub(super) fn discard(&self) {
+        let queued = std::mem::take(&mut self.lock().batch);
+        drop(queued);
+    }
+
+    fn wake_all(&self) {
         self.ready.notify_all();
         self.room.notify_all();
     }

@@ -2,7 +2,7 @@
 //!
 //! A [`Router`] is a plain thread-safe value that knows neither protocols nor sockets. Literal
 //! subscriptions sit in one hash table, wildcard subscriptions in a trie of tokens; both keep their
-//! text in one arena of byte slots (`slots.rs`), so that a subscription costs about fifty bytes and
+//! text in one arena of byte slots (`arena.rs`), so that a subscription costs about fifty bytes and
 //! gives them back. Publishing threads own a [`MatchCache`] each: a hit takes no lock and allocates
 //! nothing, and stays valid until a counter that concerns its subject moves (`generation.rs`).
 //!
@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arena;
 mod cache;
 mod generation;
 mod list;
@@ -24,7 +25,6 @@ mod queue_pick;
     reason = "the room and its central type share the name"
 )]
 mod router;
-mod slots;
 mod table;
 mod target;
 mod trie;

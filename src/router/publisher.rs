@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::cache::{CacheStats, MatchCache};
 use super::local::Message;
-use super::local_queue::Batch;
+use super::local_queue::{Batch, record_bytes};
 use super::matches::Matches;
 use super::queue_pick::{Rng, pick};
 use super::router::Router;
@@ -15,7 +15,8 @@ use super::target::{Owner, Target};
 pub trait Port: Send + Sync {
     /// Takes one message for all of `targets`, which are all of this port, and returns how many of
     /// them get it. With a queue group it is for the one member that was picked; without, `targets`
-    /// are all plain subscriptions of the port that match. Called with no lock held, on the publisher's thread; should not block.
+    /// are all plain subscriptions of the port that match. Called with no lock held, on the
+    /// publisher's thread; should not block.
     fn post(&self, targets: &[Target], queue: Option<&[u8]>, message: &Message<'_>) -> usize;
 }
 
@@ -26,7 +27,7 @@ pub(super) type Ports = Vec<Option<Arc<dyn Port>>>;
 pub const NESTED_ROUNDS_MAX: usize = 64;
 /// Messages that the callbacks of one round may publish together.
 pub const OUTBOX_MESSAGES_MAX: usize = 65_536;
-/// Bytes that they may publish together.
+/// Bytes that they may publish together: all parts of the messages, and 16 for each.
 pub const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What callbacks publish: kept until the message that they were called for has reached everybody,
@@ -52,7 +53,7 @@ impl Outbox {
     /// Publishes a copy of the message after the present one. `false` if it had to be dropped.
     pub fn publish(&mut self, message: &Message<'_>) -> bool {
         let has_room = self.batch.len() < OUTBOX_MESSAGES_MAX
-            && self.batch.bytes() + message.payload.len() < OUTBOX_BYTES_MAX;
+            && self.batch.bytes() + record_bytes(message) <= OUTBOX_BYTES_MAX;
         let is_taken = has_room && self.batch.push(message);
         self.dropped += usize::from(!is_taken);
         is_taken
@@ -128,7 +129,8 @@ impl Publisher {
 
     /// Delivers the message: a copy to every plain subscription and to one able member of every
     /// queue group. Callbacks run before it returns, and so do those for what they publish. Returns
-    /// the copies of this message that were taken.
+    /// how many copies of this message were handed over. One that a full queue dropped is among them
+    /// (see [`LocalQueue::dropped`](super::LocalQueue::dropped)), one that was refused is not.
     #[inline]
     pub fn publish(&mut self, message: &Message<'_>) -> usize {
         let matches = self.cache.lookup(&self.router, message.subject);

@@ -141,14 +141,14 @@ impl Router {
         &self,
         subject: &[u8],
         queue: Option<&[u8]>,
-        target: impl FnOnce(&Index) -> Target,
+        target: impl FnOnce(&mut Index) -> Target,
         then: impl FnOnce(&mut Index, Place),
     ) -> Result<Place, SubjectError> {
         if !subject::is_valid_subscribe(subject) {
             return Err(SubjectError::Invalid);
         }
         let mut index = self.write();
-        let target = target(&index);
+        let target = target(&mut index);
         let place = index.insert(subject, queue, target)?;
         then(&mut index, place);
         self.inserts.fetch_add(1, Ordering::Relaxed);
@@ -174,10 +174,11 @@ impl Router {
             for (place, target) in items.by_ref().take(REMOVED_AT_ONCE) {
                 subject.clear();
                 if index.remove(place, target, &mut subject) {
+                    self.generations.bump(&self.hasher, &subject);
                     if target.owner() == Owner::LOCAL {
                         locals.extend(index.remove_local(target));
+                        self.generations.local_ended();
                     }
-                    self.generations.bump(&self.hasher, &subject);
                     removed += 1;
                 }
             }
@@ -188,11 +189,12 @@ impl Router {
 
     /// Hands subject and queue name of a subscription to `out`, if it is there. The index is locked
     /// meanwhile, so `out` must not call the router.
+    #[cfg(test)]
     #[expect(
         clippy::type_complexity,
         reason = "a name for this type would say less"
     )]
-    pub fn describe(
+    pub(super) fn describe(
         &self,
         place: Place,
         target: Target,
@@ -232,6 +234,12 @@ impl Router {
     #[inline]
     pub(super) fn is_current(&self, stamp: Stamp) -> bool {
         self.generations.stamp(stamp.watch) == stamp.sum
+    }
+
+    /// Moves whenever an in-process subscription has ended, which a cache may still hold.
+    #[inline]
+    pub(super) fn locals_ended(&self) -> usize {
+        self.generations.locals_ended()
     }
 
     /// Numbers for monitoring.

@@ -11,15 +11,14 @@
 
 use std::sync::Arc;
 
-use slab::Slab;
-
+use super::arena::Arena;
 use super::list::{List, Lists};
 use super::local::LocalSub;
 use super::matches::Matches;
 use super::router::{Hasher, SubjectError};
-use super::slots::Slots;
 use super::table::Table;
 use super::target::{Place, PlaceKind, Target};
+use crate::slots::Slots;
 use crate::subject;
 
 const ENTRY_HEAD: usize = 8;
@@ -35,15 +34,15 @@ const NONE: u32 = u32::MAX;
 /// Everything that the router's lock protects.
 pub(super) struct Index {
     hasher: Hasher,
-    entries: Slots,
-    nodes: Slots,
+    entries: Arena,
+    nodes: Arena,
     literals: Table,
     edges: Table,
     lists: Lists,
     /// `NONE` while no wildcard subscription exists.
     root: u32,
     node_count: usize,
-    pub(super) locals: Slab<Arc<LocalSub>>,
+    pub(super) locals: Slots<Arc<LocalSub>>,
     pub(super) subscriptions: usize,
 }
 
@@ -67,15 +66,15 @@ fn edge_hash(parent: u32, token_hash: u64) -> u64 {
     (product >> 64) as u64 ^ product as u64
 }
 
-fn hash_literal(hasher: &Hasher, slots: &Slots, handle: u32) -> u64 {
-    hasher.hash(Slots::text(slots.get(handle), ENTRY_HEAD))
+fn hash_literal(hasher: &Hasher, arena: &Arena, handle: u32) -> u64 {
+    hasher.hash(Arena::text(arena.get(handle), ENTRY_HEAD))
 }
 
-fn hash_edge(hasher: &Hasher, slots: &Slots, handle: u32) -> u64 {
-    let slot = slots.get(handle);
+fn hash_edge(hasher: &Hasher, arena: &Arena, handle: u32) -> u64 {
+    let slot = arena.get(handle);
     edge_hash(
         read_u32(slot, PARENT),
-        hasher.hash(Slots::text(slot, NODE_HEAD)),
+        hasher.hash(Arena::text(slot, NODE_HEAD)),
     )
 }
 
@@ -95,14 +94,14 @@ impl Index {
     pub(super) fn new(hasher: Hasher) -> Self {
         Index {
             hasher,
-            entries: Slots::default(),
-            nodes: Slots::default(),
+            entries: Arena::default(),
+            nodes: Arena::default(),
             literals: Table::default(),
             edges: Table::default(),
             lists: Lists::default(),
             root: NONE,
             node_count: 0,
-            locals: Slab::new(),
+            locals: Slots::default(),
             subscriptions: 0,
         }
     }
@@ -128,7 +127,7 @@ impl Index {
             && self.root == NONE
             && self.node_count == 0
             && self.subscriptions == 0
-            && self.locals.capacity() == 0
+            && self.locals.is_empty()
     }
 
     /// Adds a target under a valid subscribe subject.
@@ -172,21 +171,21 @@ impl Index {
     }
 
     fn list(&self, place: Place) -> Option<List> {
-        let (slots, at) = match place.kind() {
+        let (arena, at) = match place.kind() {
             PlaceKind::Literal => (&self.entries, 0),
             PlaceKind::Here => (&self.nodes, HERE),
             PlaceKind::Full => (&self.nodes, FULL),
         };
-        Some(read_list(slots.get_checked(place.slot())?, at))
+        Some(read_list(arena.get_checked(place.slot())?, at))
     }
 
     fn set_list(&mut self, place: Place, list: List) {
-        let (slots, at) = match place.kind() {
+        let (arena, at) = match place.kind() {
             PlaceKind::Literal => (&mut self.entries, 0),
             PlaceKind::Here => (&mut self.nodes, HERE),
             PlaceKind::Full => (&mut self.nodes, FULL),
         };
-        slots.get_mut(place.slot())[at..at + 8].copy_from_slice(&list.to_bytes());
+        arena.get_mut(place.slot())[at..at + 8].copy_from_slice(&list.to_bytes());
     }
 
     fn literal_for(&mut self, subject: &[u8]) -> Result<u32, SubjectError> {
@@ -200,23 +199,23 @@ impl Index {
             .ok_or(SubjectError::Full)?;
         let slot = self.entries.get_mut(handle);
         slot[..8].copy_from_slice(&List::EMPTY.to_bytes());
-        let (slots, hasher) = (&self.entries, &self.hasher);
+        let (arena, hasher) = (&self.entries, &self.hasher);
         self.literals
-            .insert(hash, handle, |handle| hash_literal(hasher, slots, handle));
+            .insert(hash, handle, |handle| hash_literal(hasher, arena, handle));
         Ok(handle)
     }
 
     #[inline]
     fn find_literal(&self, hash: u64, subject: &[u8]) -> Option<u32> {
-        let is_it = |handle| Slots::text(self.entries.get(handle), ENTRY_HEAD) == subject;
+        let is_it = |handle| Arena::text(self.entries.get(handle), ENTRY_HEAD) == subject;
         self.literals.find(hash, is_it)
     }
 
     fn remove_literal(&mut self, handle: u32) {
-        let (slots, hasher) = (&self.entries, &self.hasher);
-        let hash = hash_literal(hasher, slots, handle);
+        let (arena, hasher) = (&self.entries, &self.hasher);
+        let hash = hash_literal(hasher, arena, handle);
         self.literals
-            .remove(hash, handle, |handle| hash_literal(hasher, slots, handle));
+            .remove(hash, handle, |handle| hash_literal(hasher, arena, handle));
         self.entries.remove(handle);
     }
 
@@ -273,9 +272,9 @@ impl Index {
             return Ok(child);
         }
         let child = self.new_node(parent, token)?;
-        let (slots, hasher) = (&self.nodes, &self.hasher);
+        let (arena, hasher) = (&self.nodes, &self.hasher);
         self.edges
-            .insert(hash, child, |handle| hash_edge(hasher, slots, handle));
+            .insert(hash, child, |handle| hash_edge(hasher, arena, handle));
         let slot = self.nodes.get_mut(parent);
         let children = read_u32(slot, CHILDREN);
         write_u32(slot, CHILDREN, children + 1);
@@ -286,7 +285,7 @@ impl Index {
     fn find_edge(&self, hash: u64, parent: u32, token: &[u8]) -> Option<u32> {
         self.edges.find(hash, |handle| {
             let slot = self.nodes.get(handle);
-            read_u32(slot, PARENT) == parent && Slots::text(slot, NODE_HEAD) == token
+            read_u32(slot, PARENT) == parent && Arena::text(slot, NODE_HEAD) == token
         })
     }
 
@@ -307,10 +306,10 @@ impl Index {
             } else if read_u32(self.nodes.get(parent), STAR) == node {
                 write_u32(self.nodes.get_mut(parent), STAR, NONE);
             } else {
-                let (slots, hasher) = (&self.nodes, &self.hasher);
-                let hash = hash_edge(hasher, slots, node);
+                let (arena, hasher) = (&self.nodes, &self.hasher);
+                let hash = hash_edge(hasher, arena, node);
                 self.edges
-                    .remove(hash, node, |handle| hash_edge(hasher, slots, handle));
+                    .remove(hash, node, |handle| hash_edge(hasher, arena, handle));
                 let slot = self.nodes.get_mut(parent);
                 let children = read_u32(slot, CHILDREN);
                 write_u32(slot, CHILDREN, children - 1);
@@ -334,7 +333,7 @@ impl Index {
                 .collect(read_list(self.entries.get(handle), 0), out);
         }
         out.finish(|target| {
-            let local = self.locals.get(target.key() as usize)?;
+            let local = self.locals.get(target.key())?;
             (local.target() == target).then(|| local.clone())
         });
     }
@@ -373,6 +372,7 @@ impl Index {
     }
 
     /// Subject and queue name of a subscription, if it is there.
+    #[cfg(test)]
     pub(super) fn describe(
         &self,
         place: Place,
@@ -388,7 +388,7 @@ impl Index {
     /// Appends the subject of a place in use.
     fn write_subject(&self, place: Place, out: &mut Vec<u8>) {
         if place.kind() == PlaceKind::Literal {
-            out.extend_from_slice(Slots::text(self.entries.get(place.slot()), ENTRY_HEAD));
+            out.extend_from_slice(Arena::text(self.entries.get(place.slot()), ENTRY_HEAD));
             return;
         }
         // Collected from the leaf up, so back to front.
@@ -398,7 +398,7 @@ impl Index {
         }
         let mut slot = self.nodes.get(place.slot());
         while read_u32(slot, PARENT) != NONE {
-            out.extend(Slots::text(slot, NODE_HEAD).iter().rev());
+            out.extend(Arena::text(slot, NODE_HEAD).iter().rev());
             out.push(b'.');
             slot = self.nodes.get(read_u32(slot, PARENT));
         }

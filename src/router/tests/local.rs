@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::router::local::NESTED_CALLS_MAX;
-use crate::router::publisher::NESTED_ROUNDS_MAX;
+use crate::router::publisher::{NESTED_ROUNDS_MAX, OUTBOX_BYTES_MAX};
 use crate::router::{
-    Batch, LocalHandle, LocalOptions, Message, Overflow, Port, Publisher, QueueLimits,
+    Batch, LocalHandle, LocalOptions, Message, Outbox, Overflow, Port, Publisher, QueueLimits,
 };
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -18,7 +18,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn message<'a>(subject: &'a str, payload: &'a str) -> Message<'a> {
+pub(super) fn message<'a>(subject: &'a str, payload: &'a str) -> Message<'a> {
     Message {
         subject: subject.as_bytes(),
         payload: payload.as_bytes(),
@@ -66,19 +66,6 @@ fn callbacks_get_what_they_subscribed_to_until_they_unsubscribe() {
     assert_eq!(publisher.publish(&message("kept", "4")), 1);
     drop(literal);
     assert_eq!(router.stats().locals, 1);
-}
-
-#[test]
-fn a_subscription_ends_by_itself_after_its_last_message() {
-    let router = Arc::new(Router::new());
-    let queue = LocalOptions::queue(QueueLimits::default(), Overflow::Refuse).messages_max(3);
-    let handle = router.subscribe_local(b"a", None, queue).unwrap();
-    let mut publisher = Publisher::new(&router);
-    let copies: usize = (0..10).map(|_| publisher.publish(&message("a", "x"))).sum();
-    assert_eq!(copies, 3);
-    assert_eq!(handle.queue().unwrap().len(), 3);
-    assert_eq!(router.stats().subscriptions, 0);
-    assert_eq!(router.stats().locals, 0);
 }
 
 #[test]
@@ -175,6 +162,23 @@ fn callbacks_that_answer_each_other_for_ever_come_to_an_end() {
     assert_eq!(router.stats().nested_dropped, 2, "the outbox starts afresh");
 }
 
+/// Headers weigh as much as payload.
+#[test]
+fn an_outbox_is_bounded_by_all_bytes_of_its_messages() {
+    let headers = vec![b'h'; OUTBOX_BYTES_MAX / 2];
+    let message = Message {
+        subject: b"a",
+        headers: &headers,
+        ..Message::default()
+    };
+    let mut outbox = Outbox::new();
+    assert!(outbox.publish(&message));
+    assert!(
+        !outbox.publish(&message),
+        "with subject and lengths too much"
+    );
+}
+
 #[test]
 fn callbacks_with_publishers_of_their_own_nest_up_to_a_bound() {
     let router = Arc::new(Router::new());
@@ -211,7 +215,7 @@ fn a_callback_may_subscribe_and_unsubscribe() {
     assert_eq!(taken(&log), ["a a 2"]);
 }
 
-fn queue_of(router: &Arc<Router>, messages: usize, overflow: Overflow) -> LocalHandle {
+pub(super) fn queue_of(router: &Arc<Router>, messages: usize, overflow: Overflow) -> LocalHandle {
     let limits = QueueLimits {
         messages,
         bytes: 1000,
@@ -221,7 +225,7 @@ fn queue_of(router: &Arc<Router>, messages: usize, overflow: Overflow) -> LocalH
         .unwrap()
 }
 
-fn payloads(handle: &LocalHandle) -> Vec<String> {
+pub(super) fn payloads(handle: &LocalHandle) -> Vec<String> {
     let pop = || handle.queue().unwrap().try_pop();
     std::iter::from_fn(pop)
         .map(|owned| text(owned.message().payload))

@@ -3,6 +3,7 @@
 
 mod churn;
 mod local;
+mod local_end;
 mod table;
 mod threads;
 

@@ -47,7 +47,7 @@ impl Chunk {
 }
 
 /// The arena.
-pub struct Slots {
+pub struct Arena {
     chunks: Vec<Chunk>,
     /// Numbers of chunks that were given back.
     vacant: Vec<u32>,
@@ -58,9 +58,9 @@ pub struct Slots {
     bytes: usize,
 }
 
-impl Default for Slots {
+impl Default for Arena {
     fn default() -> Self {
-        Slots {
+        Arena {
             chunks: Vec::new(),
             vacant: Vec::new(),
             open: Box::new([NO_CHUNK; CLASS_COUNT]),
@@ -85,7 +85,7 @@ fn class_of(slot_bytes: usize) -> usize {
     }
 }
 
-impl Slots {
+impl Arena {
     /// Stores `head_bytes` zeroes followed by `text`. `None` when all handles are in use.
     pub fn insert(&mut self, head_bytes: usize, text: &[u8]) -> Option<u32> {
         let needed = head_bytes + text.len() + 1;
@@ -150,7 +150,7 @@ impl Slots {
         &chunk.bytes[slot * slot_bytes..][..slot_bytes]
     }
 
-    /// As [`Slots::get`], for a handle that may be out of date.
+    /// As [`Arena::get`], for a handle that may be out of date.
     pub fn get_checked(&self, handle: u32) -> Option<&[u8]> {
         let (chunk, slot) = split(handle);
         let chunk = self.chunks.get(chunk)?;
@@ -158,7 +158,7 @@ impl Slots {
         chunk.bytes.get(slot * slot_bytes..(slot + 1) * slot_bytes)
     }
 
-    /// As [`Slots::get`], to change the head.
+    /// As [`Arena::get`], to change the head.
     pub fn get_mut(&mut self, handle: u32) -> &mut [u8] {
         let (chunk, slot) = split(handle);
         let chunk = &mut self.chunks[chunk];
@@ -166,7 +166,7 @@ impl Slots {
         &mut chunk.bytes[slot * slot_bytes..][..slot_bytes]
     }
 
-    /// The text of a slot that [`Slots::get`] returned.
+    /// The text of a slot that [`Arena::get`] returned.
     #[inline]
     pub fn text(slot: &[u8], head_bytes: usize) -> &[u8] {
         match slot.split_last() {
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn slots_keep_their_text_and_give_their_memory_back() {
         let mut rng = Rng::new(7);
-        let mut slots = Slots::default();
+        let mut arena = Arena::default();
         let mut model: Vec<(u32, Vec<u8>)> = Vec::new();
         for step in 0..20_000 {
             let growing = step / 4_000 % 2 == 0;
@@ -269,21 +269,21 @@ mod tests {
                     _ => rng.below(60),
                 };
                 let text: Vec<u8> = (0..text_bytes).map(|_| rng.below(256) as u8).collect();
-                let handle = slots.insert(8, &text).unwrap();
-                assert_eq!(slots.get(handle)[..8], [0; 8]);
-                slots.get_mut(handle)[..8].copy_from_slice(&u64::from(handle).to_ne_bytes());
+                let handle = arena.insert(8, &text).unwrap();
+                assert_eq!(arena.get(handle)[..8], [0; 8]);
+                arena.get_mut(handle)[..8].copy_from_slice(&u64::from(handle).to_ne_bytes());
                 model.push((handle, text));
             } else {
                 let (handle, text) = model.swap_remove(rng.below(model.len() as u32) as usize);
-                assert_eq!(Slots::text(slots.get(handle), 8), text);
-                slots.remove(handle);
+                assert_eq!(Arena::text(arena.get(handle), 8), text);
+                arena.remove(handle);
             }
         }
         for (handle, text) in model.drain(..) {
-            assert_eq!(slots.get(handle)[..8], u64::from(handle).to_ne_bytes());
-            assert_eq!(Slots::text(slots.get(handle), 8), text);
-            slots.remove(handle);
+            assert_eq!(arena.get(handle)[..8], u64::from(handle).to_ne_bytes());
+            assert_eq!(Arena::text(arena.get(handle), 8), text);
+            arena.remove(handle);
         }
-        assert_eq!(slots.bytes(), 0);
+        assert_eq!(arena.bytes(), 0);
     }
 }
