@@ -15,9 +15,8 @@ pub struct Backoff {
 impl Backoff {
     /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
-        let mut random = [0u8; 8];
         // Without random numbers the wait is merely less polite.
-        let _ = getrandom::fill(&mut random);
+        let random = midge::crypto::random_array::<8>().unwrap_or_default();
         self.next_wait_with(u64::from_le_bytes(random))
     }
 

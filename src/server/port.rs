@@ -6,8 +6,7 @@ use super::mailbox::Letter;
 use super::worker::Staff;
 use crate::limits::MAIL_BYTES_MAX;
 use crate::router::{Message, Port, Target};
-use crate::session::mail::Outbox;
-use crate::wire::parse::Publish;
+use crate::session::mail::{self, Outbox};
 
 /// One worker as the router's port.
 pub struct WorkerPort {
@@ -30,14 +29,8 @@ impl Port for WorkerPort {
         if mailbox.mail_bytes() > MAIL_BYTES_MAX {
             return 0;
         }
-        let body = [message.headers, message.payload].concat();
-        let publish = Publish {
-            subject: message.subject,
-            reply: message.reply,
-            header_bytes: message.headers.len(),
-            body: &body,
-            tail: &[],
-        };
+        let mut body = Vec::new();
+        let publish = mail::publish_of(message, &mut body);
         let member = queue.and_then(|queue| Some((*targets.first()?, queue)));
         let mut outbox = Outbox::default();
         outbox.push_message(None, &publish, member, 0);

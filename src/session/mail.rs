@@ -14,7 +14,7 @@
 //! ```
 
 use crate::id::{ConnId, WorkerId};
-use crate::router::Target;
+use crate::router::{Message, Target};
 use crate::wire::encode;
 use crate::wire::parse::Publish;
 
@@ -133,6 +133,19 @@ impl Outbox {
         self.bytes.extend_from_slice(&worker.to_le_bytes());
         self.bytes.extend_from_slice(&slot.to_le_bytes());
         self.bytes.extend_from_slice(&conn.to_le_bytes());
+    }
+}
+
+/// A message of the own process as a published one; `body` gets header block and payload.
+pub fn publish_of<'a>(message: &Message<'a>, body: &'a mut Vec<u8>) -> Publish<'a> {
+    body.extend_from_slice(message.headers);
+    body.extend_from_slice(message.payload);
+    Publish {
+        subject: message.subject,
+        reply: message.reply,
+        header_bytes: message.headers.len(),
+        body,
+        tail: &[],
     }
 }
 

@@ -189,14 +189,8 @@ impl<S> Shard<S> {
         let mut outbox = std::mem::take(&mut self.callbacks.outbox);
         let shared = Arc::clone(&self.shared);
         outbox.drain(&shared.router, |message, outbox| {
-            let body = [message.headers, message.payload].concat();
-            let publish = Publish {
-                subject: message.subject,
-                reply: message.reply,
-                header_bytes: message.headers.len(),
-                body: &body,
-                tail: &[],
-            };
+            let mut body = Vec::new();
+            let publish = mail::publish_of(message, &mut body);
             // Callbacks called meanwhile add to the same outbox.
             self.callbacks.outbox = std::mem::take(outbox);
             self.callbacks.is_draining = true;
