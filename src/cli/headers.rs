@@ -104,4 +104,69 @@ mod tests {
         assert_eq!(block.status(), b"404 No Messages");
         assert!(!HeaderBlock::new(b"garbage").is_no_responders());
     }
+
+    /// What a server forwards was written by strangers: whatever the bytes, reading them ends, no
+    /// field crosses a line, and what was built reads back. `MIDGE_FUZZ_SEED` repeats a run.
+    #[test]
+    fn any_bytes_are_read_and_built_blocks_read_back() {
+        let seed = std::env::var("MIDGE_FUZZ_SEED")
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let seed = seed.unwrap_or_else(|| {
+            u64::from_le_bytes(midge::crypto::random_array().expect("random bytes"))
+        });
+        println!("MIDGE_FUZZ_SEED={seed}");
+        let mut state = seed | 1;
+        let mut below = |bound: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 33) as usize % bound
+        };
+        const PIECES: [&[u8]; 12] = [
+            b"NATS/1.0",
+            b" 503",
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b":",
+            b" ",
+            b"Name",
+            b"v",
+            b"\0",
+            b"\xff",
+            b"\x1b[2J",
+        ];
+        for _ in 0..20_000 {
+            let count = below(24);
+            let bytes: Vec<u8> = (0..count)
+                .flat_map(|_| PIECES[below(12)].to_vec())
+                .collect();
+            let block = HeaderBlock::new(&bytes);
+            assert!(!block.status().contains(&b'\n'));
+            let mut read_bytes = 0;
+            for (name, value) in block.fields() {
+                assert!(
+                    !name.contains(&b'\n') && !value.contains(&b'\n'),
+                    "{bytes:?}"
+                );
+                read_bytes += name.len() + value.len();
+            }
+            assert!(read_bytes <= bytes.len());
+
+            let names = ["A", "nats-x", "\u{e9}", "A"];
+            let lines: Vec<String> = (0..below(4))
+                .map(|index| format!("{}: {}", names[index], "v w:".repeat(below(3)).trim()))
+                .collect();
+            let built = build(&lines).expect("names and values that are allowed");
+            let read: Vec<String> = HeaderBlock::new(&built)
+                .fields()
+                .map(|(name, value)| {
+                    let text = String::from_utf8_lossy;
+                    format!("{}: {}", text(name), text(value))
+                })
+                .collect();
+            assert_eq!(read, lines);
+        }
+    }
 }
